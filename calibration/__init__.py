@@ -1,0 +1,1 @@
+"""A calibrated camera rig from videos. Knows nothing of bodies."""

@@ -1,0 +1,1 @@
+"""What a body is: models, skeletons, keypoint sets. Knows nothing of cameras."""

@@ -1,0 +1,1 @@
+"""What happens to a take: detect, track, fit, export, review."""
