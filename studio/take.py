@@ -1,0 +1,376 @@
+"""Sessions and takes on disk: what a person edits, where artefacts lie, and whether they are still true.
+
+```
+session/session.yaml                cameras, actors, body
+session/takes/<take>/take.yaml      the same, and frames, timecode, videos; what is missing comes from the session
+session/takes/<take>/videos/        one file a camera
+```
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from studio.freshness import VIDEO_SUFFIXES, fresh, plain, seal, stamp, write_text
+
+if TYPE_CHECKING:
+    from calibration.cameras import Cameras
+    from studio.video import VideoInfo
+
+__all__ = ["VIDEO_SUFFIXES", "Session", "Take", "fresh", "pair", "seal", "stamp", "video_files", "write_text"]
+SESSION_KEYS = ("cameras", "actors", "body")
+TAKE_KEYS = ("cameras", "actors", "body", "frames", "timecode", "videos")
+SAME_RATE = 1e-3
+"""Videos whose frame rates differ by more than this fraction do not show the same instants."""
+
+
+@dataclass(frozen=True)
+class Take:
+    """One recording of one or more actors by several cameras, and the folder its artefacts live in."""
+
+    folder: Path
+    videos: dict[str, Path]
+    """Camera name -> video."""
+    cameras_file: Path
+    """Any camera file that `calibration.formats.read_cameras` reads."""
+    frames: tuple[int, int] | None = None
+    """First and one past the last video frame; None for all."""
+    actors: tuple[str, ...] = ("actor",)
+    body: str = "makehuman"
+    timecode: str = "00:00:00:00"
+    """Of video frame 0, HH:MM:SS:FF."""
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """What was odd about the files, for the report."""
+
+    def __post_init__(self) -> None:
+        if self.frames is not None and not 0 <= self.frames[0] < self.frames[1]:
+            raise ValueError(f"{self.folder}: frames {list(self.frames)}: needs first < last with first at least 0")
+        if not self.actors or len(set(self.actors)) != len(self.actors):
+            raise ValueError(f"{self.folder}: actors {list(self.actors)}: needs at least one, and different names")
+        if wrong := [a for a in self.actors if not re.fullmatch(r"[\w][\w .-]*", a)]:
+            raise ValueError(f"{self.folder}: actor {wrong[0]!r} cannot be part of a file name; use letters, digits, space, dot, - and _")
+        if not re.fullmatch(r"\d\d:\d\d:\d\d[:;]\d\d", self.timecode):
+            raise ValueError(f"{self.folder}: timecode {self.timecode!r} is not HH:MM:SS:FF")
+
+    @classmethod
+    def open(cls, folder: Path) -> Take:
+        """The take that `folder/take.yaml` describes; a session two folders up fills in what it leaves out."""
+        file = folder / "take.yaml"
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{folder}: holds no take.yaml; make a take with `studio add-take` or `studio run VIDEOS --cameras FILE --out {folder}`"
+            )
+        facts = _read(file, TAKE_KEYS)
+        session_file = folder.resolve().parent.parent / "session.yaml"
+        session = _read(session_file, SESSION_KEYS) if session_file.is_file() else {}
+        if "cameras" in facts:
+            cameras = folder / facts["cameras"]
+        elif session_file.is_file():
+            cameras = session_file.parent / session.get("cameras", "calibration/cameras.yaml")
+        else:
+            raise ValueError(f"{file}: needs `cameras: FILE`, the calibration of these videos")
+        listed = facts.get("videos")
+        found = {c: folder / v for c, v in listed.items()} if isinstance(listed, dict) else [folder / v for v in listed or ["videos"]]
+        known = {k: v for k, v in {**session, **facts}.items() if k in ("actors", "body", "frames", "timecode")}
+        return cls.of(found, cameras, folder, **known)
+
+    @classmethod
+    def of(cls, videos: dict[str, Path] | Sequence[Path], cameras_file: Path, folder: Path, **facts: Any) -> Take:
+        """A take of video files (or folders of them), each given to the camera its name tells; nothing is written yet."""
+        names = _camera_names(cameras_file)
+        odd: list[str] = []
+        if isinstance(videos, dict):
+            if missing := [c for c in videos if c not in names]:
+                raise ValueError(
+                    f"{cameras_file}: no camera {missing[0]!r}, which {folder / 'take.yaml'} gives a video; there are {list(names)}"
+                )
+            paired = dict(videos)
+        else:
+            paired, odd = pair(video_files(videos), names, cameras_file)
+        if absent := [p for p in paired.values() if not p.is_file()]:
+            raise FileNotFoundError(f"{absent[0]}: no such video; correct `videos` in {folder / 'take.yaml'} or put the file there")
+        if len(paired) < 2:
+            raise ValueError(
+                f"{cameras_file}: {len(paired)} of its cameras {list(names)} has a video; "
+                "3D needs at least two. Name each video after its camera"
+            )
+        facts = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items() if v is not None}
+        paired = {c: paired[c] for c in sorted(paired)}
+        return cls(folder=folder, videos=paired, cameras_file=cameras_file, warnings=tuple(odd), **facts)
+
+    def save(self) -> Path:
+        """Write `take.yaml`; paths inside the take's folder are kept relative so that it can be moved."""
+        document = {
+            "cameras": _relative(self.cameras_file, self.folder),
+            "videos": {c: _relative(v, self.folder) for c, v in self.videos.items()},
+            "frames": list(self.frames) if self.frames else None,
+            "actors": list(self.actors),
+            "body": self.body,
+            "timecode": self.timecode,
+        }
+        text = yaml.safe_dump({k: v for k, v in document.items() if v is not None}, sort_keys=False)
+        return write_text(self.folder / "take.yaml", text)
+
+    def cameras(self) -> Cameras:
+        """The cameras that have a video, in name order, adjusted to the videos' resolution."""
+        cameras = _read_cameras(self.cameras_file)
+        if missing := [c for c in self.videos if c not in cameras.names]:
+            raise ValueError(
+                f"{self.cameras_file}: no camera {missing[0]!r}, which has the video {self.videos[missing[0]]}; "
+                f"there are {list(cameras.names)}"
+            )
+        cameras = cameras[sorted(self.videos)]
+        return _fitted(cameras, {c: (self.probes[c].width, self.probes[c].height) for c in cameras.names})
+
+    @cached_property
+    def probes(self) -> dict[str, VideoInfo]:
+        """What each video's container says, in camera order."""
+        from studio.video import probe
+
+        return {c: probe(self.videos[c]) for c in sorted(self.videos)}
+
+    @property
+    def fps(self) -> float:
+        """Frames a second of all videos; a `ValueError` where they differ."""
+        rates = {c: i.fps for c, i in self.probes.items()}
+        low, high = min(rates, key=rates.__getitem__), max(rates, key=rates.__getitem__)
+        if rates[high] - rates[low] > SAME_RATE * rates[high]:
+            raise ValueError(
+                f"{self.videos[low]} runs at {rates[low]:g} frames a second, {self.videos[high]} at {rates[high]:g}: "
+                f"the cameras {low!r} and {high!r} do not show the same instants. Record at one rate, or convert with "
+                f"`ffmpeg -i IN -r {rates[low]:g} OUT`"
+            )
+        return rates[low]
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and one past the last frame to work on: `frames` cut to the shortest video."""
+        shortest = min(self.probes, key=lambda c: self.probes[c].frames)
+        count = self.probes[shortest].frames
+        first, last = self.frames or (0, count)
+        if first >= count:
+            raise ValueError(
+                f"{self.videos[shortest]}: has {count} frames; the take starts at frame {first}. Correct --frames or `frames` in take.yaml"
+            )
+        return first, min(last, count)
+
+    def checked(self) -> Take:
+        """The take with `frames` filled in and its videos' oddities among the warnings; a `ValueError` where they do not fit together."""
+        _ = self.fps
+        first, last = self.span
+        counts = {c: i.frames for c, i in self.probes.items()}
+        odd = list(self.warnings)
+        if len(set(counts.values())) > 1:
+            short = min(counts, key=counts.__getitem__)
+            listed = ", ".join(f"{c} {n}" for c, n in counts.items())
+            odd.append(
+                f"The videos have different numbers of frames ({listed}); frames {first} to {last - 1} are used. "
+                f"Does {short} start or stop elsewhere?"
+            )
+        if self.frames and last < self.frames[1]:
+            odd.append(f"Frames up to {self.frames[1]} were asked for; the shortest video ends at {last}.")
+        take = replace(self, frames=(first, last), warnings=tuple(odd))
+        take.__dict__["probes"] = self.probes
+        return take
+
+    def note(self, stage: str, warnings: Iterable[str] = (), **numbers: Any) -> None:
+        """Keep what `stage` wants the report to say: warnings in plain sentences, and named numbers or tables (JSON values)."""
+        write_text(
+            self.folder / "notes" / f"{stage}.json", json.dumps({"warnings": list(warnings), "numbers": numbers}, indent=1, default=plain)
+        )
+
+    def notes(self) -> dict[str, dict[str, Any]]:
+        """Stage -> `{"warnings": [...], "numbers": {...}}`, as the stages left them."""
+        return {p.stem: json.loads(p.read_text()) for p in sorted((self.folder / "notes").glob("*.json"))}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What results depend on besides files."""
+        return {"frames": self.frames, "actors": self.actors, "body": self.body, "timecode": self.timecode, "cameras": sorted(self.videos)}
+
+    @property
+    def keypoints_folder(self) -> Path:
+        """One `Keypoints2D` a camera."""
+        return self.folder / "keypoints2d"
+
+    @property
+    def tracks_file(self) -> Path:
+        """The `Tracks3D` of all actors."""
+        return self.folder / "tracks3d.safetensors"
+
+    def motion_file(self, actor: str) -> Path:
+        """The `Motion` of one actor."""
+        return self.folder / f"motion_{actor}.safetensors"
+
+
+@dataclass(frozen=True)
+class Session:
+    """A folder of takes that share cameras, actors and body."""
+
+    folder: Path
+    cameras: Path = Path("calibration/cameras.yaml")
+    """Relative to the folder."""
+    actors: tuple[str, ...] = ("actor",)
+    body: str = "makehuman"
+
+    @classmethod
+    def open(cls, folder: Path) -> Session:
+        """The session that `folder/session.yaml` describes."""
+        if not (folder / "session.yaml").is_file():
+            raise FileNotFoundError(f"{folder}: holds no session.yaml; make a session with `studio new {folder}`")
+        facts = _read(folder / "session.yaml", SESSION_KEYS)
+        default = cls(folder)
+        cameras, actors = Path(facts.get("cameras", default.cameras)), tuple(facts.get("actors", default.actors))
+        return cls(folder, cameras, actors, facts.get("body", default.body))
+
+    def save(self) -> Path:
+        """Write `session.yaml` and make the folders."""
+        for name in ("calibration/videos", "actors", "takes"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        document = {"cameras": str(self.cameras), "actors": list(self.actors), "body": self.body}
+        return write_text(self.folder / "session.yaml", yaml.safe_dump(document, sort_keys=False))
+
+    def takes(self) -> tuple[str, ...]:
+        """Names of the takes, in order."""
+        return tuple(sorted(p.parent.name for p in (self.folder / "takes").glob("*/take.yaml")))
+
+    def take(self, name: str) -> Take:
+        """The take of that name."""
+        if name not in self.takes():
+            raise FileNotFoundError(f"{self.folder}: no take {name!r}; there are {list(self.takes())}")
+        return Take.open(self.folder / "takes" / name)
+
+    def add(self, name: str, videos: Sequence[Path], copy: bool = False) -> Path:
+        """Make a take of these videos (linked unless `copy`); the new take's folder."""
+        folder = self.folder / "takes" / name
+        if (folder / "take.yaml").exists():
+            raise FileExistsError(f"{folder}: exists already; choose another name or edit its take.yaml")
+        files = video_files(videos)
+        (folder / "videos").mkdir(parents=True, exist_ok=True)
+        for file in files:
+            place = folder / "videos" / file.name
+            if place.exists():
+                raise FileExistsError(f"{place}: exists already; two videos may not have one name")
+            shutil.copy2(file, place) if copy else place.symlink_to(file.resolve())
+        write_text(folder / "take.yaml", "# frames: [0, 900]    # first, last + 1; without it the whole videos\ntimecode: '00:00:00:00'\n")
+        return folder
+
+
+def video_files(places: Iterable[Path]) -> list[Path]:
+    """The video files among files and folders, in name order; a `FileNotFoundError` where a place is missing or holds none."""
+    found: list[Path] = []
+    for place in places:
+        if not place.exists():
+            raise FileNotFoundError(f"{place}: no such file or folder")
+        inside = (
+            [place]
+            if place.is_file()
+            else sorted(p for p in place.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith("."))
+        )
+        if not inside:
+            raise FileNotFoundError(f"{place}: holds no video ({', '.join(VIDEO_SUFFIXES)}); put one file per camera there")
+        found += inside
+    return found
+
+
+def pair(videos: Sequence[Path], names: Sequence[str], cameras_file: Path) -> tuple[dict[str, Path], list[str]]:
+    """Camera name -> video by file name, strictest likeness first, and warnings for what found no partner.
+
+    `Cam1_take3.mp4` is for `cam01`; a likeness counts only where it joins one camera to one video.
+    """
+    paired: dict[str, Path] = {}
+    for alike in (_same, _same_tokens, _one_inside, _same_but_for_camera_words):
+        left_videos, left_names = [v for v in videos if v not in paired.values()], [n for n in names if n not in paired]
+        for name in left_names:
+            mine = [v for v in left_videos if alike(v.stem, name)]
+            if len(mine) == 1 and sum(alike(mine[0].stem, n) for n in left_names) == 1:
+                paired[name] = mine[0]
+    lost_videos, lost_names = [v for v in videos if v not in paired.values()], [n for n in names if n not in paired]
+    if len(paired) < 2:
+        raise ValueError(
+            f"{cameras_file}: only {len(paired)} of its cameras {list(names)} can be told to belong to a video "
+            f"({[v.name for v in videos]}); 3D needs at least two. Name each video after its camera, or write `videos: {camera: file}` in take.yaml"
+        )
+    odd = [f"Camera {n} has no video and is left out." for n in lost_names]
+    return paired, odd + [f"Video {v.name} belongs to no camera of {cameras_file.name} and is left out." for v in lost_videos]
+
+
+def _tokens(text: str) -> list[str]:
+    return [t.lstrip("0") or "0" if t.isdigit() else t for t in re.findall(r"\d+|[^\W\d_]+", text.casefold())]
+
+
+def _same(stem: str, name: str) -> bool:
+    return stem.casefold() == name.casefold()
+
+
+def _same_tokens(stem: str, name: str) -> bool:
+    return _tokens(stem) == _tokens(name)
+
+
+def _one_inside(stem: str, name: str) -> bool:
+    long, short = sorted((_tokens(stem), _tokens(name)), key=len, reverse=True)
+    return bool(short) and any(long[i : i + len(short)] == short for i in range(len(long) - len(short) + 1))
+
+
+def _same_but_for_camera_words(stem: str, name: str) -> bool:
+    bare = [[t for t in _tokens(text) if t not in ("cam", "camera", "c", "view", "port", "video", "gopro")] for text in (stem, name)]
+    return bool(bare[0]) and bare[0] == bare[1]
+
+
+def _relative(path: Path, folder: Path) -> str:
+    path, folder = path.resolve(), folder.resolve()
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+
+
+def _camera_names(file: Path) -> tuple[str, ...]:
+    if not file.exists():
+        raise FileNotFoundError(f"{file}: no such camera file; calibrate first, or name the file with --cameras")
+    return _read_cameras(file).names
+
+
+def _read_cameras(file: Path) -> Cameras:
+    from calibration.cameras import Cameras
+
+    return Cameras.load(file)
+
+
+def _fitted(cameras: Cameras, sizes: dict[str, tuple[int, int]]) -> Cameras:
+    import torch
+
+    return cameras.resized(torch.tensor([sizes[c] for c in cameras.names], dtype=torch.float64))
+
+
+KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "cameras": ("a file name", lambda v: isinstance(v, str)),
+    "actors": ("a list of names", lambda v: isinstance(v, list) and all(isinstance(a, str) for a in v)),
+    "body": ("a name or a file name", lambda v: isinstance(v, str)),
+    "frames": ("[first, last + 1]", lambda v: isinstance(v, list) and len(v) == 2 and all(type(n) is int for n in v)),
+    "timecode": ("'HH:MM:SS:FF' in quotes", lambda v: isinstance(v, str)),
+    "videos": ("a mapping camera: file, or a list of files", lambda v: isinstance(v, list | dict)),
+}
+
+
+def _read(path: Path, known: Sequence[str]) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a YAML file: {error}") from error
+    document = {} if document is None else document
+    if not isinstance(document, dict):
+        raise ValueError(f"{path}: needs `key: value` lines; known keys are {list(known)}")
+    if wrong := [k for k in document if k not in known]:
+        raise ValueError(f"{path}: unknown key {wrong[0]!r}; known keys are {list(known)}")
+    for key, value in document.items():
+        wanted, fits = KINDS[key]
+        if not fits(value):
+            raise ValueError(f"{path}: `{key}: {value}` is not {wanted}")
+    return document
