@@ -1,0 +1,213 @@
+"""What a report is made of: the artefacts of one take on one time line, and what was seen of an actor in every view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from calibration.cameras import Cameras
+from rigs import keypoints as sets
+from rigs.body import Body, Posed, Skin
+from studio.values import Keypoints2D, Motion, Tracks3D
+
+if TYPE_CHECKING:
+    from studio.take import Take
+
+CHUNK = 64
+"""Frames posed at a time: 64 frames of a 14,000 vertex mesh are 11 MB."""
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One actor in every view, left and right already put back, on the take's time line."""
+
+    pixels: Float[Tensor, "C T K 2"]
+    """px; NaN where not seen."""
+    detected: Bool[Tensor, "C T"]
+    swapped: Bool[Tensor, "C T"]
+    trusted: Bool[Tensor, "C T K"]
+
+    @property
+    def seen(self) -> Bool[Tensor, "C T K"]:
+        """Whether the network gave this keypoint."""
+        return torch.isfinite(self.pixels).all(-1)
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything the stages left behind; what is missing is None or absent, and `gaps` says it in words."""
+
+    take: Take
+    cameras: Cameras
+    detections: dict[str, Keypoints2D]
+    tracks: Tracks3D | None
+    motions: dict[str, Motion]
+    body: Body | None
+    gaps: tuple[str, ...]
+
+    @cached_property
+    def actors(self) -> tuple[str, ...]:
+        """Names of everybody tracked or animated."""
+        found = [*(self.tracks.actors if self.tracks else ()), *self.motions]
+        return tuple(dict.fromkeys(found))
+
+    @cached_property
+    def first(self) -> int:
+        """Number of the report's first frame within the videos."""
+        return min((v.first_frame for v in self._timed()), default=(self.take.frames or (0, 0))[0])
+
+    @cached_property
+    def count(self) -> int:
+        """Frames on the time line."""
+        ends = [m.first_frame + len(m.translation) for m in self.motions.values()]
+        ends += [self.tracks.first_frame + len(self.tracks.points)] if self.tracks else []
+        ends = ends or [d.first_frame + d.pixels.shape[1] for d in self.detections.values()]
+        return max(ends, default=self.first) - self.first
+
+    @cached_property
+    def fps(self) -> float:
+        """Frames a second; 0 where no artefact says."""
+        return next((v.fps for v in (*self.motions.values(), *((self.tracks,) if self.tracks else ()), *self.detections.values())), 0.0)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Keypoint names."""
+        sources = (*((self.tracks,) if self.tracks else ()), *self.detections.values())
+        return next((v.keypoints for v in sources), ())
+
+    def _timed(self) -> Iterator[Motion | Tracks3D | Keypoints2D]:
+        return iter([*self.motions.values(), *((self.tracks,) if self.tracks else ())] or list(self.detections.values()))
+
+    def on_time_line(self, values: Tensor, first_frame: int, axis: int, empty: float | bool) -> Tensor:
+        """`values` cut and padded along `axis` so that index 0 is the report's first frame."""
+        shape = list(values.shape)
+        shape[axis] = self.count
+        whole = torch.full(shape, empty, dtype=values.dtype)
+        start, skip = max(first_frame - self.first, 0), max(self.first - first_frame, 0)
+        length = min(values.shape[axis] - skip, self.count - start)
+        if length > 0:
+            whole.narrow(axis, start, length).copy_(values.narrow(axis, skip, length))
+        return whole
+
+    def sighting(self, actor: str) -> Sighting:
+        """What the networks saw of `actor`. Without tracks every view's first detection counts, all trusted."""
+        C, T, K = len(self.cameras), self.count, len(self.names)
+        which, swapped, trusted = self._assignment(actor)
+        pixels = torch.full((C, T, K, 2), torch.nan)
+        for c, name in enumerate(self.cameras.names):
+            if name in self.detections:
+                pixels[c] = self._picked(self.detections[name], which[c], swapped[c])
+        return Sighting(pixels, which >= 0, swapped & (which >= 0), trusted & torch.isfinite(pixels).all(-1))
+
+    def _assignment(self, actor: str) -> tuple[Tensor, Tensor, Tensor]:
+        C, T, K = len(self.cameras), self.count, len(self.names)
+        tracks = self.tracks
+        if tracks is None or actor not in tracks.actors or tracks.detection.shape[0] != C:
+            seen = torch.zeros(C, T, dtype=torch.int64) - 1
+            for c, name in enumerate(self.cameras.names):
+                if name in self.detections:
+                    found = (self.detections[name].confidence[0, :, 0] > 0).any(-1)
+                    seen[c] = self.on_time_line(found, self.detections[name].first_frame, 0, False).long() - 1
+            return seen, torch.zeros(C, T, dtype=torch.bool), torch.ones(C, T, K, dtype=torch.bool)
+        a = tracks.actors.index(actor)
+        return (
+            self.on_time_line(tracks.detection[:, :, a].long(), tracks.first_frame, 1, -1),
+            self.on_time_line(tracks.swapped[:, :, a], tracks.first_frame, 1, False),
+            self.on_time_line(tracks.trusted[:, :, a], tracks.first_frame, 1, False),
+        )
+
+    def _picked(self, seen: Keypoints2D, which: Tensor, swapped: Tensor) -> Float[Tensor, "T K 2"]:
+        """Pixels of detection `which` of each frame, exchanged where `swapped`, NaN where nothing was seen."""
+        pixels = torch.where((seen.confidence[0] > 0)[..., None], seen.pixels[0], torch.nan).float()
+        pixels = self.on_time_line(pixels, seen.first_frame, 0, torch.nan)
+        index = which.clamp(0, pixels.shape[1] - 1)[:, None, None, None].expand(-1, 1, *pixels.shape[2:])
+        chosen = torch.where(which[:, None, None] >= 0, pixels.gather(1, index)[:, 0], torch.nan)
+        other = chosen[:, list(sets.mirrored(self.names))]
+        return torch.where(swapped[:, None, None], other, chosen)
+
+    def triangulated(self, actor: str) -> Float[Tensor, "T K 3"]:
+        """World keypoints of `tracks3d`, m; NaN where fewer than two views agree or without tracks."""
+        if self.tracks is None or actor not in self.tracks.actors:
+            return torch.full((self.count, len(self.names), 3), torch.nan)
+        points = self.tracks.points[:, self.tracks.actors.index(actor)].float()
+        return self.on_time_line(points, self.tracks.first_frame, 0, torch.nan)
+
+    def fitted(self, actor: str) -> Float[Tensor, "T K 3"]:
+        """The same keypoints on the fitted body, m; NaN for those the body has no place for, or without a motion."""
+        fit = torch.full((self.count, len(self.names), 3), torch.nan)
+        motion = self.motions.get(actor)
+        known = [k for k, n in enumerate(self.names) if self.body and n in self.body.keypoint_names]
+        if motion is None or self.body is None or not known:
+            return fit
+        skin = self.body.keypoint_skin([self.names[k] for k in known])
+        points = torch.cat([posed.points(skin) for posed in self.poses(actor)])
+        fit[:, known] = self.on_time_line(points, motion.first_frame, 0, torch.nan)
+        return fit
+
+    def joints(self, actor: str) -> Float[Tensor, "T J 3"]:
+        """World joints of the fitted body, m; NaN outside of the motion's frames."""
+        points = torch.cat([posed.joints for posed in self.poses(actor)])
+        return self.on_time_line(points, self.motions[actor].first_frame, 0, torch.nan)
+
+    def poses(self, actor: str) -> Iterator[Posed]:
+        """The fitted body, `CHUNK` frames at a time."""
+        motion = self.motions[actor]
+        assert self.body is not None
+        shaped = self.body.shaped(motion.shape)
+        for i in range(0, len(motion.translation), CHUNK):
+            part = slice(i, i + CHUNK)
+            yield shaped.posed(motion.rotation[part], motion.translation[part], motion.expression[part])
+
+    def mesh(self, actor: str, frame: int, skin: Skin | None = None) -> Float[Tensor, "V 3"] | None:
+        """The fitted body's vertices in video frame `frame`, m; None where the motion does not reach."""
+        motion = self.motions.get(actor)
+        if motion is None or self.body is None or not 0 <= frame - motion.first_frame < len(motion.translation):
+            return None
+        t = frame - motion.first_frame
+        posed = self.body.shaped(motion.shape).posed(motion.rotation[t], motion.translation[t], motion.expression[t])
+        vertices = posed.points(skin)
+        return vertices if bool(torch.isfinite(vertices).all()) else None
+
+
+def gathered(take: Take) -> Material:
+    """All artefacts of a take; a file that is not there becomes a line in `gaps`, a damaged one a `ValueError` that names it."""
+    gaps: list[str] = []
+    cameras = take.cameras()
+    detections = {}
+    for name in cameras.names:
+        path = take.folder / "keypoints2d" / f"{name}.safetensors"
+        if path.exists():
+            detections[name] = Keypoints2D.load(path)
+        else:
+            gaps.append(f"Camera {name} has no detections ({path.name} is not there): run the detect stage.")
+    tracks_file = take.folder / "tracks3d.safetensors"
+    tracks = Tracks3D.load(tracks_file) if tracks_file.exists() else None
+    if tracks is None:
+        gaps.append("There are no 3D tracks: run the track stage, or nobody was found in two views.")
+    motions = {}
+    for path in sorted(take.folder.glob("motion_*.safetensors")):
+        motion = Motion.load(path)
+        motions[motion.actor] = motion
+    for actor in (*take.actors, *(tracks.actors if tracks else ())):
+        if actor not in motions and not any(actor in gap for gap in gaps):
+            gaps.append(f"Actor {actor} has no motion: run the fit stage, or {actor} was not found.")
+    return Material(take, cameras, detections, tracks, motions, _body(take, motions, gaps), tuple(gaps))
+
+
+def _body(take: Take, motions: dict[str, Motion], gaps: list[str]) -> Body | None:
+    from rigs import catalogue
+
+    if not motions:
+        return None
+    name = next(iter(motions.values())).body
+    try:
+        return catalogue.open_body(name)
+    except (ValueError, FileNotFoundError, KeyError, ImportError) as error:
+        gaps.append(f"The body model {name!r} cannot be opened here, so no mesh is shown: {error}")
+        return None

@@ -1,0 +1,143 @@
+"""Pictures of the fitted body over the footage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from calibration.cameras import Cameras
+from studio import video
+from studio.review.material import Material, Sighting, gathered
+
+if TYPE_CHECKING:
+    from studio.take import Take
+
+COLOURS = ((74, 144, 226), (230, 140, 40), (46, 170, 120), (190, 90, 190), (200, 180, 40), (220, 80, 90))
+"""RGB of the actors' bodies, in order."""
+OPACITY = 0.55
+TRUSTED, REJECTED, FITTED = (170, 255, 60), (255, 60, 60), (255, 255, 255)
+SUBPIXEL = 4
+"""Bits of the fraction in OpenCV's drawing coordinates."""
+
+
+def draw(take: Take, frame: int, camera: str) -> UInt8[np.ndarray, "H W 3"]:
+    """RGB picture of video frame `frame` with every actor's mesh, detected keypoints and fitted keypoints over it.
+
+    Detected keypoints are dots (green where other views agree, red where not), fitted ones white crosses, joined by a line.
+    Raises `ValueError` where the camera or the frame does not exist.
+    """
+    if camera not in take.videos:
+        raise ValueError(f"take {take.folder.name!r} has no camera {camera!r}; it has {sorted(take.videos)}")
+    material = gathered(take)
+    return drawn(material, sightings(material), frame, camera, picture(take, frame, camera))
+
+
+def picture(take: Take, frame: int, camera: str, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "H W 3"]:
+    """One video frame, RGB, scaled to `size` (width, height) where given."""
+    for _, image in video.frames(take.videos[camera], frame, frame + 1, size):
+        return np.array(image)
+    raise ValueError(f"{take.videos[camera]}: has no frame {frame}; choose one that the video holds")
+
+
+def sightings(material: Material) -> dict[str, Sighting]:
+    """What was seen of every actor; of a nameless one where nobody was tracked."""
+    return {actor: material.sighting(actor) for actor in material.actors or material.take.actors}
+
+
+def drawn(
+    material: Material, seen: dict[str, Sighting], frame: int, camera: str, image: UInt8[np.ndarray, "H W 3"]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """`image` (of any size) with all actors drawn over it."""
+    c = material.cameras.index(camera)
+    here = material.cameras[camera]
+    scale = torch.tensor([[image.shape[1], image.shape[0]]], dtype=here.size.dtype) / here.size
+    lens = here.resized(here.size * scale)
+    t = frame - material.first
+    for number, actor in enumerate(seen):
+        vertices = material.mesh(actor, frame)
+        if vertices is not None and material.body is not None:
+            image = shaded(image, lens, vertices, material.body.triangles, COLOURS[number % len(COLOURS)])
+    for sighting in seen.values():
+        if 0 <= t < material.count:
+            dots = (sighting.pixels[c, t] + 0.5) * scale.float() - 0.5
+            image = marked(image, dots, sighting.trusted[c, t])
+    for actor, sighting in seen.items():
+        places = _keypoints(material, actor, frame)
+        if places is not None and 0 <= t < material.count:
+            dots = (sighting.pixels[c, t] + 0.5) * scale.float() - 0.5
+            image = crossed(image, dots, lens.project(places.double())[0].float())
+    return image
+
+
+def _keypoints(material: Material, actor: str, frame: int) -> Float[Tensor, "K 3"] | None:
+    """Fitted keypoints, or triangulated ones where there is no fit."""
+    if material.body is not None and actor in material.motions:
+        known = [k for k, n in enumerate(material.names) if n in material.body.keypoint_names]
+        skin = material.body.keypoint_skin([material.names[k] for k in known])
+        found = material.mesh(actor, frame, skin)
+        if found is not None:
+            places = torch.full((len(material.names), 3), torch.nan)
+            places[known] = found
+            return places
+    t = frame - material.first
+    return material.triangulated(actor)[t] if material.tracks and 0 <= t < material.count else None
+
+
+def shaded(
+    image: UInt8[np.ndarray, "H W 3"],
+    lens: Cameras,
+    vertices: Float[Tensor, "V 3"],
+    triangles: Int[Tensor, "F 3"],
+    colour: tuple[int, int, int],
+) -> UInt8[np.ndarray, "H W 3"]:
+    """`image` with the mesh over it, half transparent, lens distortion included: triangles that face the camera, far ones first."""
+    p = lens.to_camera(vertices.to(lens.position))[0]
+    pixels = lens.project(vertices.to(lens.position))[0]
+    corners = p[triangles]
+    normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    centre = corners.mean(1)
+    facing = -(normal * centre).sum(-1) / (normal.norm(dim=-1) * centre.norm(dim=-1)).clamp_min(1e-12)
+    usable = (facing > 0) & torch.isfinite(pixels[triangles]).all(-1).all(-1) & (corners[..., 2] > 0.05).all(-1)
+    index = torch.nonzero(usable)[:, 0]
+    index = index[centre[index, 2].argsort(descending=True)]
+    outline = (pixels[triangles[index]] * 2**SUBPIXEL).round().clamp(-(2**20), 2**20).int().numpy()
+    tone = (0.35 + 0.65 * facing[index].float())[:, None] * torch.tensor(colour).float()
+    layer = image.copy()
+    for polygon, rgb in zip(outline, tone.tolist(), strict=True):
+        cv2.fillConvexPoly(layer, polygon, rgb, cv2.LINE_8, SUBPIXEL)
+    return cv2.addWeighted(layer, OPACITY, image, 1 - OPACITY, 0)
+
+
+def marked(image: UInt8[np.ndarray, "H W 3"], dots: Float[Tensor, "K 2"], trusted: Tensor) -> UInt8[np.ndarray, "H W 3"]:
+    """`image` with a dot on every seen keypoint: green where other views agree, red where not."""
+    radius = _stroke(image)
+    for (x, y), good in zip(dots.tolist(), trusted.tolist(), strict=True):
+        if np.isfinite(x) and np.isfinite(y):
+            cv2.circle(image, _fixed(x, y), int((radius + 1) * 2**SUBPIXEL), (20, 20, 20), -1, cv2.LINE_AA, SUBPIXEL)
+            cv2.circle(image, _fixed(x, y), int(radius * 2**SUBPIXEL), TRUSTED if good else REJECTED, -1, cv2.LINE_AA, SUBPIXEL)
+    return image
+
+
+def crossed(image: UInt8[np.ndarray, "H W 3"], dots: Float[Tensor, "K 2"], places: Float[Tensor, "K 2"]) -> UInt8[np.ndarray, "H W 3"]:
+    """`image` with a cross where the body says each seen keypoint is, and a line from there to where it was seen."""
+    arm = _stroke(image) + 0.5
+    for (x, y), (u, v) in zip(dots.tolist(), places.tolist(), strict=True):
+        if not np.isfinite([x, y, u, v]).all() or max(abs(u), abs(v)) > 1e5:
+            continue
+        cv2.line(image, _fixed(x, y), _fixed(u, v), FITTED, 1, cv2.LINE_AA, SUBPIXEL)
+        cv2.line(image, _fixed(u - arm, v - arm), _fixed(u + arm, v + arm), FITTED, 1, cv2.LINE_AA, SUBPIXEL)
+        cv2.line(image, _fixed(u - arm, v + arm), _fixed(u + arm, v - arm), FITTED, 1, cv2.LINE_AA, SUBPIXEL)
+    return image
+
+
+def _stroke(image: np.ndarray) -> float:
+    return max(1.5, max(image.shape[:2]) / 450)
+
+
+def _fixed(x: float, y: float) -> tuple[int, int]:
+    return round(x * 2**SUBPIXEL), round(y * 2**SUBPIXEL)
