@@ -1,0 +1,150 @@
+"""The one solver: robust Levenberg-Marquardt on every frame, then on the whole stretch with smoothness.
+
+`settle` treats frames alone: cheap, massively parallel, forgiving. `smooth` couples them: conjugate gradients over all frames,
+preconditioned with each frame's own factor. Both accept a step only where the objective falls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from studio.fit.points import Model, Normal, Placed, Pull, State
+from studio.fit.priors import Priors, Smoothness
+
+Evidence = Callable[[Float[Tensor, "T K 3"], slice], Pull]
+"""All data terms together: points of the frames named by the slice -> one pull."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is solved: a model's points under evidence and priors, some unknowns held."""
+
+    model: Model
+    shape: Float[Tensor, "S"]
+    evidence: Evidence
+    priors: Priors
+    free: Bool[Tensor, "D"]
+    """Unknowns that may change."""
+    chunk: int = 128
+    """Frames linearised at once: bounds memory."""
+
+    def chunks(self, frames: int) -> list[slice]:
+        """Stretches of at most `chunk` frames."""
+        return [slice(a, min(frames, a + self.chunk)) for a in range(0, frames, self.chunk)]
+
+    def cost(self, state: State, frames: slice) -> Float[Tensor, "T"]:
+        """Objective of each frame without smoothness; `state` covers just those frames."""
+        return self.evidence(self.model.place(state, self.shape).points, frames).cost + self.priors.cost(state)
+
+    def linearised(self, state: State, frames: slice) -> tuple[Normal, Placed, Pull]:
+        """Normal equations of some frames, priors included, held unknowns cut out (unit diagonal, no gradient)."""
+        placed = self.model.place(state, self.shape)
+        pull = self.evidence(placed.points, frames)
+        normal = self.priors.added(self.model.assemble(placed, pull), state)
+        return self._held(normal), placed, pull
+
+    def _held(self, normal: Normal) -> Normal:
+        keep = self.free.to(normal.g.dtype)
+        H = normal.H * keep[:, None] * keep
+        H.diagonal(dim1=1, dim2=2).add_(1 - keep)
+        return Normal(H, normal.g * keep)
+
+
+def _factor(H: Tensor, damping: Tensor, extra: Tensor | float = 0.0) -> Tensor:
+    """Cholesky factor of `H` with its diagonal scaled by 1 + damping; a frame that is not positive definite gets more."""
+    H = H.clone()
+    diagonal = H.diagonal(dim1=1, dim2=2)
+    diagonal.mul_(1 + damping).add_(extra + 1e-6 * diagonal.amax(1, keepdim=True))
+    L, info = torch.linalg.cholesky_ex(H)
+    if bool((info > 0).any()):
+        diagonal.add_(torch.where(info > 0, 1e-2, 0.0).to(H.dtype)[:, None] * diagonal.amax(1, keepdim=True))
+        L, _ = torch.linalg.cholesky_ex(H)
+    return L
+
+
+def settle(problem: Problem, state: State, iterations: int, damping: float = 1e-3) -> tuple[State, Float[Tensor, "T"]]:
+    """Every frame by itself; returns the state and each frame's objective."""
+    parts, costs = [], []
+    for frames in problem.chunks(len(state)):
+        s = state[frames]
+        lam = torch.full_like(s.root[:, :1], damping)
+        cost = problem.cost(s, frames)
+        for _ in range(iterations):
+            normal, _, _ = problem.linearised(s, frames)
+            L = _factor(normal.H, lam)
+            tried = s.moved(-torch.cholesky_solve(normal.g[..., None], L)[..., 0])
+            new = problem.cost(tried, frames)
+            better = new < cost  # False for NaN too
+            s, cost = tried.where(better, s), torch.where(better, new, cost)
+            lam = torch.where(better[:, None], lam * 0.3, lam * 8).clamp(1e-6, 1e4)
+        parts.append(s)
+        costs.append(cost)
+    return State.joined(parts), torch.cat(costs)
+
+
+def objective(problem: Problem, state: State, smoothness: Smoothness) -> Float[Tensor, ""]:
+    """Data, priors and smoothness of a stretch."""
+    frames = [problem.cost(state[c], c).double().sum() for c in problem.chunks(len(state))]
+    return torch.stack(frames).sum() + smoothness.cost(state).double()
+
+
+def smooth(
+    problem: Problem, state: State, smoothness: Smoothness, iterations: int, inner: int = 30, damping: float = 1e-4
+) -> tuple[State, Float[Tensor, "T D D"]]:
+    """The whole stretch with smoothness; returns the state and the last factors (with the smoothness' diagonal)."""
+    best = objective(problem, state, smoothness)
+    L = state.root.new_zeros(0)
+    for _ in range(iterations):
+        L, g = _linearise_stretch(problem, state, smoothness, damping)
+        held = problem.free.to(g.dtype)
+        step = -_conjugate_gradients(L, smoothness, g, held, damping, inner)
+        tried = state.moved(step)
+        new = objective(problem, tried, smoothness)
+        if bool(new < best):
+            gain = float((best - new) / best.abs().clamp_min(1e-12))
+            state, best, damping = tried, new, max(damping * 0.3, 1e-6)
+            if gain < 1e-5:
+                break
+        else:
+            damping = max(damping, 1e-4) * 20
+    return state, L
+
+
+def _linearise_stretch(problem: Problem, state: State, smoothness: Smoothness, damping: float) -> tuple[Tensor, Tensor]:
+    held = problem.free.to(state.root.dtype)
+    diagonal = smoothness.diagonal(len(state)) * held
+    factors, gradients = [], []
+    for frames in problem.chunks(len(state)):
+        normal, _, _ = problem.linearised(state[frames], frames)
+        factors.append(_factor(normal.H, torch.tensor(damping, dtype=held.dtype, device=held.device), diagonal[frames]))
+        gradients.append(normal.g)
+    return torch.cat(factors), torch.cat(gradients) + smoothness.gradient(state) * held
+
+
+def _conjugate_gradients(L: Tensor, smoothness: Smoothness, g: Tensor, held: Tensor, damping: float, steps: int) -> Tensor:
+    """Solve (blocks + smoothness) x = g, blocks known by their factors `L` of (block + smoothness' diagonal)."""
+    diagonal = smoothness.diagonal(len(g)) * held
+    precondition = lambda r: torch.cholesky_solve(r[..., None], L)[..., 0]  # noqa: E731
+    x = torch.zeros_like(g)
+    r = g.clone()
+    z = precondition(r)
+    p, Mp = z.clone(), r.clone()  # M p is carried along, so that a step costs one solve
+    rz = (r * z).sum()
+    first = rz.clone()
+    for _ in range(steps):
+        Ap = Mp + smoothness.times(p * held) * held - diagonal * p
+        alpha = rz / (p * Ap).sum().clamp_min(1e-30)
+        x = x + alpha * p
+        r = r - alpha * Ap
+        z = precondition(r)
+        new = (r * z).sum()
+        if bool(new < 1e-6 * first):
+            break
+        beta, rz = new / rz, new
+        p, Mp = z + beta * p, r + beta * Mp
+    return x

@@ -1,0 +1,174 @@
+"""The solver's mathematics: gradients are exact, steps lower the objective, a perfect input is recovered."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from bodies import stick_person
+
+from calibration.cameras import Cameras
+from rigs import rotation
+from rigs.anatomy import Anatomy, anatomy
+from studio.fit import pulls
+from studio.fit.points import Model, State
+from studio.fit.priors import ExpressionPrior, JointPrior, Priors, Smoothness, left_jacobian_inverse
+from studio.fit.solve import Problem, objective, settle, smooth
+
+
+def ring(count: int = 4) -> Cameras:
+    angle = torch.arange(count, dtype=torch.float64) * 2 * math.pi / count
+    position = torch.stack([3.5 * angle.cos(), 3.5 * angle.sin(), torch.full_like(angle, 1.6)], 1)
+    z = torch.tensor([0, 0, 1.0], dtype=torch.float64) - position
+    z = z / z.norm(dim=1, keepdim=True)
+    x = torch.linalg.cross(z, torch.tensor([0, 0, 1.0], dtype=torch.float64).expand_as(z))
+    x = x / x.norm(dim=1, keepdim=True)
+    R = torch.stack([x, torch.linalg.cross(z, x), z], 1)
+    same = lambda *v: torch.tensor(v, dtype=torch.float64).expand(count, -1).clone()  # noqa: E731
+    return Cameras(
+        tuple(f"c{i}" for i in range(count)),
+        same(1280, 720),
+        same(900, 900),
+        same(639.5, 359.5),
+        same(*[0] * 8),
+        ("brown",) * count,
+        R,
+        position,
+    )
+
+
+def random_state(body, T: int, seed: int = 1, size: float = 0.25) -> State:
+    g = torch.Generator().manual_seed(seed)
+    phase = torch.rand(len(body.skeleton), 3, generator=g, dtype=torch.float64) * 6
+    t = torch.arange(T, dtype=torch.float64)[:, None, None] / 12
+    turn = size * torch.sin(t + phase)
+    root = torch.tensor([0.1, 0, 0.95], dtype=torch.float64) + 0.05 * torch.sin(t[:, :, 0] + torch.arange(3))
+    e = 0.3 + 0.2 * torch.sin(t[:, :, 0] + torch.arange(len(body.expression_names)))
+    return State(rotation.exp(turn), root, e)
+
+
+def wide_priors(body) -> Priors:
+    a = anatomy(body)
+    return Priors(JointPrior(Anatomy(a.axes, a.low - 2, a.high + 2, a.mean), spread=50), ExpressionPrior(sigma=10, wall=1))
+
+
+@pytest.fixture
+def scene():
+    body = stick_person()
+    model = Model(body, body.skin)
+    truth = random_state(body, 5)
+    shape = torch.zeros(6, dtype=torch.float64)
+    cameras = ring()
+    pixels = cameras.project(model.place(truth, shape).points)
+    views = pulls.Views.undistorted(cameras, pixels, torch.full(pixels.shape[:-1], 2.0), torch.float64)
+    return body, model, truth, shape, views
+
+
+def test_the_gradient_of_everything_equals_finite_differences(scene):
+    body, model, truth, shape, views = scene
+    priors = Priors(JointPrior(anatomy(body)), ExpressionPrior())
+    smoothness = Smoothness.from_sigmas(5.0, torch.full((55,), 20.0, dtype=torch.float64), 30.0, 4, 30.0)
+    problem = Problem(model, shape, lambda x, f: pulls.keypoints(x, views[f], 30.0), priors, torch.ones(model.unknowns, dtype=torch.bool))
+    state = random_state(body, 5, seed=2, size=0.5)
+    normal, _, _ = problem.linearised(state, slice(0, 5))
+    gradient = normal.g + smoothness.gradient(state)
+    g = torch.Generator().manual_seed(0)
+    for _ in range(6):
+        direction = torch.randn(5, model.unknowns, generator=g, dtype=torch.float64)
+        h = 1e-6
+        plus, minus = (objective(problem, state.moved(s * h * direction), smoothness) for s in (1, -1))
+        slope = (plus - minus) / (2 * h)
+        assert abs(float(slope - (gradient * direction).sum())) < 1e-5 * float((gradient.abs() * direction.abs()).sum())
+
+
+def test_composite_inertias_equal_an_explicit_jacobian_where_points_are_rigid(scene):
+    body, _, truth, shape, views = scene
+    one = torch.zeros_like(body.skin.weights).scatter(1, body.skin.weights.argmax(1, keepdim=True), 1.0)
+    model = Model(body, replace(body.skin, weights=one))
+    state = truth[:1]
+    placed = model.place(state, shape)
+    pull = pulls.keypoints(placed.points, views[slice(0, 1)], 1e6)
+    normal = model.assemble(placed, pull)
+    x = lambda d: model.place(state.moved(d[None]), shape).points[0]  # noqa: E731
+    J = torch.autograd.functional.jacobian(x, torch.full((model.unknowns,), 1e-9, dtype=torch.float64))
+    explicit = torch.einsum("kax,kab,kby->xy", J, pull.information[0], J)
+    assert (explicit - normal.H[0]).abs().max() < 1e-6 * explicit.abs().max()
+
+
+def test_shape_coupling_equals_an_explicit_jacobian_where_points_are_rigid(scene):
+    body, _, truth, shape, views = scene
+    one = torch.zeros_like(body.skin.weights).scatter(1, body.skin.weights.argmax(1, keepdim=True), 1.0)
+    model = Model(body, replace(body.skin, weights=one))
+    state = truth[:1]
+    placed = model.place(state, shape)
+    pull = pulls.keypoints(placed.points, views[slice(0, 1)], 20.0)
+    B, C, c = model.couple_shape(placed, pull)
+    x = lambda d: model.place(state.moved(d[None]), shape).points[0]  # noqa: E731
+    y = lambda s: model.place(state, s).points[0]  # noqa: E731
+    Jx = torch.autograd.functional.jacobian(x, torch.full((model.unknowns,), 1e-9, dtype=torch.float64))
+    Js = torch.autograd.functional.jacobian(y, shape)
+    assert torch.allclose(torch.einsum("kax,kab,kby->xy", Jx, pull.information[0], Js), B[0], atol=1e-5 * float(B.abs().max()))
+    assert torch.allclose(torch.einsum("kax,kab,kby->xy", Js, pull.information[0], Js), C[0], atol=1e-6 * float(C.abs().max()))
+    assert torch.allclose(torch.einsum("kax,ka->x", Js, pull.gradient[0]), c[0], atol=1e-6 * float(c.abs().max()) + 1e-9)
+
+
+def test_a_perfect_input_is_recovered_from_thirty_degrees_away(scene):
+    body, model, truth, shape, views = scene
+    g = torch.Generator().manual_seed(3)
+    away = torch.randn(5, 55, 3, generator=g, dtype=torch.float64)
+    away = rotation.exp(away / away.norm(dim=-1, keepdim=True) * math.radians(30))
+    start = State(away @ truth.R, truth.root + 0.1, torch.zeros_like(truth.expression))
+    problem = Problem(
+        model, shape, lambda x, f: pulls.keypoints(x, views[f], 1e3), wide_priors(body), torch.ones(model.unknowns, dtype=torch.bool)
+    )
+    state, _ = settle(problem, start, 60)
+    error = (model.place(state, shape).points - model.place(truth, shape).points).norm(dim=-1)
+    assert error.mean() < 2e-4 and error.max() < 4e-3  # the slowest points hang on two joints of equal weight
+
+
+def test_outliers_do_not_move_the_body(scene):
+    body, model, truth, shape, views = scene
+    g = torch.Generator().manual_seed(4)
+    bad = torch.rand(views.precision.shape, generator=g) < 0.08
+    plane = torch.where(bad[..., None], views.plane + 0.2, views.plane)
+    dirty = pulls.Views(views.R, views.translation, plane, views.precision)
+    problem = Problem(
+        model, shape, lambda x, f: pulls.keypoints(x, dirty[f], 4.0), wide_priors(body), torch.ones(model.unknowns, dtype=torch.bool)
+    )
+    state, _ = settle(problem, truth, 30)
+    error = (model.place(state, shape).points - model.place(truth, shape).points).norm(dim=-1)
+    assert error.mean() < 1e-3
+
+
+def test_smoothing_lowers_the_objective_and_the_acceleration():
+    body, T = stick_person(points=250), 24
+    model, shape = Model(body, body.skin), torch.zeros(6, dtype=torch.float64)
+    truth, cameras = random_state(body, T), ring()
+    g = torch.Generator().manual_seed(5)
+    pixels = cameras.project(model.place(truth, shape).points)
+    noisy = pixels + 4 * torch.randn(pixels.shape, generator=g, dtype=torch.float64)
+    views = pulls.Views.undistorted(cameras, noisy, torch.full(pixels.shape[:-1], 4.0), torch.float64)
+    problem = Problem(
+        model,
+        shape,
+        lambda x, f: pulls.keypoints(x, views[f], 10.0),
+        wide_priors(body),
+        torch.ones(model.unknowns, dtype=torch.bool),
+        chunk=10,
+    )
+    smoothness = Smoothness.from_sigmas(3.0, torch.full((55,), 10.0, dtype=torch.float64), 30.0, 4, 30.0)
+    alone, _ = settle(problem, truth, 15)
+    together, _ = smooth(problem, alone, smoothness, 8)
+    where = lambda s: model.place(s, shape).points  # noqa: E731
+    rough = lambda x: (x[2:] - 2 * x[1:-1] + x[:-2]).norm(dim=-1).mean()  # noqa: E731
+    assert objective(problem, together, smoothness) < 0.5 * objective(problem, alone, smoothness)
+    assert rough(where(together)) < 0.3 * rough(where(alone))
+    assert (where(together) - where(truth)).norm(dim=-1).mean() < (where(alone) - where(truth)).norm(dim=-1).mean()
+
+
+def test_the_inverse_left_jacobian_is_the_derivative_of_the_logarithm():
+    r = torch.tensor([0.4, -1.1, 0.7], dtype=torch.float64)
+    J = torch.autograd.functional.jacobian(
+        lambda d: rotation.log(rotation.exp(d) @ rotation.exp(r)), torch.full((3,), 1e-9, dtype=torch.float64)
+    )
+    assert torch.allclose(J, left_jacobian_inverse(r), atol=1e-6)
