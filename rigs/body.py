@@ -6,11 +6,16 @@ the world, so a joint rotation of zero everywhere is the rest pose. All steps ta
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from rigs import rotation
@@ -68,7 +73,13 @@ class Skin:
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Skin:
         """The same points on another device or in another precision."""
         pose = None if self.pose_basis is None else self.pose_basis.to(device, dtype)
-        return Skin(self.rest.to(device, dtype), self.shape_basis.to(device, dtype), self.expression_basis.to(device, dtype), self.weights.to(device, dtype), pose)
+        return Skin(
+            self.rest.to(device, dtype),
+            self.shape_basis.to(device, dtype),
+            self.expression_basis.to(device, dtype),
+            self.weights.to(device, dtype),
+            pose,
+        )
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,46 @@ class Body:
             skin=self.skin.to(device, dtype),
             triangles=self.triangles.to(device),
             keypoints=None if self.keypoints is None else self.keypoints.to(device, dtype),
+            uv=None if self.uv is None else self.uv.to(device, dtype),
+            parts=None if self.parts is None else self.parts.to(device),
         )
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file: to a name of this process alone, then renamed, so that no reader ever sees half a body."""
+        tensors = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        for part, skin in (("skin", self.skin), ("keypoints", self.keypoints)):
+            if skin is not None:
+                tensors |= {f"{part}.{f.name}": value for f in fields(skin) if (value := getattr(skin, f.name)) is not None}
+        facts = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), str | tuple)}
+        facts["joints"] = [self.skeleton.names, self.skeleton.parents]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        save_file(
+            {k: t.detach().cpu().contiguous() for k, t in tensors.items()}, temporary, metadata={"kind": "Body", "facts": json.dumps(facts)}
+        )
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Body:
+        """Read a file written by `save`; a `ValueError` names the file when it is damaged or holds something else."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path}: not a readable safetensors file ({error}); delete it and make it again") from error
+        if header.get("kind") != "Body":
+            raise ValueError(f"{path}: holds {header.get('kind', 'something else')}, not a body")
+        facts = json.loads(header["facts"])
+        names, parents = facts.pop("joints")
+        skins = {
+            part: Skin(**{k.removeprefix(part + "."): t for k, t in tensors.items() if k.startswith(part + ".")})
+            for part in ("skin", "keypoints")
+            if f"{part}.rest" in tensors
+        }
+        own = {k: t for k, t in tensors.items() if "." not in k}
+        words = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
+        return cls(skeleton=Skeleton(tuple(names), tuple(parents)), **own, **skins, **words)
 
     def keypoint_skin(self, names: Sequence[str]) -> Skin:
         """The named keypoints as material points."""
@@ -134,7 +184,7 @@ class Shaped:
 
     def rest(self, skin: Skin | None = None) -> Float[Tensor, "... P 3"]:
         """Points at rest with a neutral face, m; of the mesh unless a skin is named."""
-        skin = skin or self.body.skin
+        skin = self.body.skin if skin is None else skin
         return skin.rest + torch.einsum("pcs,...s->...pc", skin.shape_basis, self.shape)
 
     def posed(
@@ -165,7 +215,7 @@ class Posed:
 
     def points(self, skin: Skin | None = None) -> Float[Tensor, "... P 3"]:
         """World positions of material points, m; of the mesh unless a skin is named. Linear blend skinning."""
-        skin = skin or self.shaped.body.skin
+        skin = self.shaped.body.skin if skin is None else skin
         local = self.shaped.rest(skin) + torch.einsum("pce,...e->...pc", skin.expression_basis, self.expression)
         if skin.pose_basis is not None:
             feature = (self.R_parent_joint[..., 1:, :, :] - torch.eye(3, dtype=local.dtype, device=local.device)).flatten(-3)
