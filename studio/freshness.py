@@ -14,12 +14,20 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".m4v", ".webm", ".mts", ".mxf
 
 def stamp(inputs: Sequence[Path], config: Any) -> dict[str, Any]:
     """What an artefact must record to be known as fresh later: pass it on as `Stored.save(path, **stamp(inputs, config))`."""
-    return {"inputs": {p.name: fingerprint(p) for p in inputs}, "config": json.loads(json.dumps(config, default=plain, sort_keys=True))}
+    return {
+        "inputs": [f"{p.name} {fingerprint(p)}" for p in inputs],
+        "config": json.loads(json.dumps(config, default=plain, sort_keys=True)),
+    }
 
 
 def seal(path: Path, inputs: Sequence[Path], config: Any) -> None:
     """Record beside a folder, or a file with no header of ours, what it was made from."""
     write_text(_sidecar(path), json.dumps({**stamp(inputs, config), "output": fingerprint(path)}, indent=1))
+
+
+def unseal(path: Path) -> None:
+    """Forget what `path` was made from: it is about to change."""
+    _sidecar(path).unlink(missing_ok=True)
 
 
 def fresh(path: Path, inputs: Sequence[Path], config: Any) -> bool:

@@ -149,7 +149,7 @@ class Take:
                 f"the cameras {low!r} and {high!r} do not show the same instants. Record at one rate, or convert with "
                 f"`ffmpeg -i IN -r {rates[low]:g} OUT`"
             )
-        return rates[low]
+        return float(rates[low])
 
     @property
     def span(self) -> tuple[int, int]:

@@ -1,0 +1,298 @@
+"""The command line: verbs to functions. Heavy modules are imported by the verb that needs them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import Positional, arg
+
+from studio.take import Session, Take
+
+File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
+Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
+Text = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
+
+EPILOG = """\
+The two you need:
+  studio demo
+  studio run VIDEOS --cameras cameras.yaml --out takes/walk
+
+`studio VERB --help` tells more; --debug after any verb shows tracebacks."""
+
+
+def new(session: Positional[Path], /) -> None:
+    """Make a session: a folder for the calibration and the takes of one camera setup.
+
+    Args:
+        session: the folder to make
+    """
+    if (session / "session.yaml").exists():
+        raise FileExistsError(f"{session / 'session.yaml'}: exists already; edit it, or choose another folder")
+    print(
+        f"{Session(session).save()}: put the calibration at {session / 'calibration/cameras.yaml'}, then `studio add-take {session} NAME VIDEOS`"
+    )
+
+
+def add_take(session: Positional[Path], name: Positional[str], videos: Positional[tuple[Path, ...]], /, copy: bool = False) -> None:
+    """Add a take to a session.
+
+    Args:
+        session: the session's folder
+        name: the take's name
+        videos: one video per camera, named after it, or a folder of them
+        copy: copy the videos instead of linking to them
+    """
+    folder = Session.open(session).add(name, videos, copy)
+    print(f"{folder}: run it with `studio run {folder}`")
+
+
+def run(
+    videos: Annotated[Positional[tuple[Path, ...]], arg(metavar="VIDEO...", help_behavior_hint="")],
+    /,
+    cameras: File = None,
+    out: Folder = None,
+    frames: Annotated[str | None, arg(metavar="FIRST:LAST", help_behavior_hint="")] = None,
+    actors: Annotated[tuple[str, ...], arg(metavar="N|NAME...", help_behavior_hint="")] = (),
+    keypoints: Folder = None,
+    detector: Text = None,
+    body: Text = None,
+    timecode: Text = None,
+    settings: File = None,
+    force: bool = False,
+) -> None:
+    """Videos in, animation and report out. What is up to date is skipped, so a stopped run goes on where it was.
+
+    Args:
+        videos: one video per camera, named after it; a folder of them; or the folder of a take
+        cameras: the calibration (cameras.yaml or another tool's file)
+        out: folder for the results
+        frames: the video frames to use, LAST excluded; all by default
+        actors: how many people, or their names; one by default
+        keypoints: folder of 2D keypoints made elsewhere (OpenPose JSON), one subfolder per camera
+        detector: the network that sees (mediapipe)
+        body: body model: makehuman, or a SMPL-family file of yours
+        timecode: of the first video frame, HH:MM:SS:FF
+        settings: YAML file with settings of the stages (`studio settings` prints all of them)
+        force: do everything again
+    """
+    from studio import pipeline
+
+    take = _take(videos, cameras, out, frames=_frames(frames), actors=_actors(actors), body=body, timecode=timecode)
+    config = _config(take.folder, settings)
+    if keypoints and not keypoints.is_dir():
+        raise FileNotFoundError(f"{keypoints}: --keypoints needs a folder with one subfolder of keypoint files per camera")
+    chosen: dict[str, Any] = {"keypoints": keypoints.resolve() if keypoints else None, "detector": detector}
+    config = replace(config, detect=replace(config.detect, **{k: v for k, v in chosen.items() if v is not None}))
+    _keep(take, config)
+    pipeline.run(take, config, force)
+
+
+def virtual(out: Positional[Path], /, frames: int = 90, cameras: int = 4, width: int = 1280, height: int = 720, seed: int = 0) -> None:
+    """Render a virtual capture: videos, cameras.yaml and the exact truth.
+
+    Args:
+        out: folder for it
+        frames: how many frames
+        cameras: how many cameras
+        width: of the images, px
+        height: of the images, px
+        seed: another seed, another person and performance
+    """
+    from studio.demo import capture
+
+    print(f"{capture(out, frames, cameras, (width, height), seed)}: videos, cameras.yaml, truth")
+
+
+def cameras(action: Positional[str], source: Positional[Path], target: Positional[Path], /) -> None:
+    """`studio cameras convert IN OUT`: rewrite a calibration in the format that OUT's name tells.
+
+    Args:
+        action: convert
+        source: a calibration: cameras.yaml, or another tool's file
+        target: the file to write
+    """
+    from calibration import formats
+
+    if action != "convert":
+        raise ValueError(f"studio cameras: {action!r} is not an action; use `studio cameras convert IN OUT`")
+    read = formats.read_cameras(source)
+    formats.write_cameras(read, target)
+    print(f"{target}: {len(read)} cameras: {', '.join(read.names)}")
+
+
+def settings() -> None:
+    """Print every stage's settings with their defaults as YAML, to save, edit and pass to `studio run --settings`."""
+    import yaml
+
+    from studio import pipeline
+    from studio.settings import plain
+
+    print(yaml.safe_dump(plain(pipeline.Config()), sort_keys=False), end="")
+
+
+def doctor() -> int:
+    """Check this machine: Python, libraries, networks, codecs, disk, and what to do about what is missing."""
+    from studio.doctor import examine
+
+    return examine()
+
+
+def demo(out: Positional[Path] = Path("demo"), /, frames: int = 90, seed: int = 0, force: bool = False) -> None:
+    """Render a virtual capture, run the whole job on it, and measure the result against the exact truth.
+
+    Args:
+        out: folder for it
+        frames: how many frames
+        seed: another seed, another person and performance
+        force: do everything again
+    """
+    from studio.demo import demo
+
+    demo(out, frames, seed, force)
+
+
+def _stage(name: str, argv: Sequence[str]) -> None:
+    """One stage on a take, its settings as flags; defaults come from the take's settings.yaml."""
+    from studio import pipeline
+
+    folder = next((Path(a) for a in argv if (Path(a) / "take.yaml").is_file()), None)
+    default = getattr(_config(folder, None), name)
+
+    def verb(take: Path, config: Any, force: bool = False) -> None:
+        opened = Take.open(take).checked()
+        pipeline.step(opened, name, config, force)
+
+    verb.__annotations__ = {"take": Positional[Path], "config": Annotated[type(default), arg(name="")], "force": bool}
+    verb.__defaults__ = (default, False)
+    tyro.cli(verb, prog=f"studio {name}", args=list(argv), description=STAGES[name], config=(tyro.conf.FlagCreatePairsOff,))
+
+
+VERBS: dict[str, Callable[..., Any]] = {
+    "run": run, "demo": demo, "doctor": doctor, "new": new, "add-take": add_take, "settings": settings, "cameras": cameras, "virtual": virtual,
+}  # fmt: skip
+STAGES = {
+    "detect": "Find people's keypoints in every image of a take.",
+    "track": "Tell who is who across cameras and time, and triangulate.",
+    "fit": "Fit the body to what the cameras saw.",
+    "export": "Write the animation files.",
+    "report": "Write the report.",
+}
+
+
+def main() -> None:
+    """The `studio` command."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill leaves no half files either
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(argv: Sequence[str]) -> int:
+    """Run a command line; 0, or 2 after a message for the user, 1 after a fault of ours, 130 when stopped."""
+    debug = "--debug" in argv
+    argv = [a for a in argv if a != "--debug"]
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if argv[0] == "--version":
+        import studio
+
+        print(studio.__version__)
+        return 0
+    try:
+        return _dispatch(argv[0], argv[1:])
+    except KeyboardInterrupt:
+        print("\nstopped; what is finished is kept, the same command goes on from there", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        ours = isinstance(error, (ValueError, OSError, ImportError))
+        _complain(
+            str(error)
+            if ours
+            else f"{type(error).__name__}: {error} (a fault of the studio: run again with --debug and report what it prints)"
+        )
+        return 2 if ours else 1
+
+
+def _dispatch(verb: str, rest: Sequence[str]) -> int:
+    if verb in STAGES:
+        _stage(verb, rest)
+        return 0
+    if verb not in VERBS:
+        raise ValueError(f"studio: no verb {verb!r}; there are {', '.join([*VERBS, *STAGES])}")
+    return tyro.cli(VERBS[verb], prog=f"studio {verb}", args=list(rest), config=(tyro.conf.FlagCreatePairsOff,)) or 0
+
+
+def _overview() -> str:
+    lines = [f"  {verb:<10} {(function.__doc__ or '').splitlines()[0]}" for verb, function in VERBS.items()]
+    stages = [f"  {name:<10} {text}" for name, text in STAGES.items()]
+    return "\n".join(
+        ["usage: studio VERB ...", "", *lines, "", "The stages of `run`, one at a time, on a take's folder:", *stages, "", EPILOG]
+    )
+
+
+def _complain(message: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True, soft_wrap=True).print(Text(message, style="bold red"))
+
+
+def _take(places: Sequence[Path], cameras: Path | None, out: Path | None, **facts: Any) -> Take:
+    """The take that a command line speaks of: a take's folder, or videos with --cameras and --out."""
+    given = {k: v for k, v in facts.items() if v is not None}
+    if len(places) == 1 and (places[0] / "take.yaml").is_file():
+        if cameras or out:
+            raise ValueError(
+                f"{places[0]}: is a take with its own cameras and folder; leave out --cameras and --out, or edit its take.yaml"
+            )
+        return replace(Take.open(places[0]), **given)
+    if cameras is None or out is None:
+        raise ValueError(f"studio run: needs {'--cameras FILE' if cameras is None else '--out DIR'} beside the videos")
+    return Take.of(places, cameras, out, **given)
+
+
+def _keep(take: Take, config: Any) -> None:
+    """Write take.yaml, and settings.yaml where a setting is not the default, so that later verbs on the folder agree."""
+    from studio.settings import difference, save
+
+    take.folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(take.folder, os.W_OK):
+        raise PermissionError(f"{take.folder}: cannot be written to; choose another --out")
+    if not (take.folder / "take.yaml").exists() or take != Take.open(take.folder):
+        take.save()
+    if difference(config) or (take.folder / "settings.yaml").exists():
+        save(config, take.folder / "settings.yaml")
+
+
+def _config(folder: Path | None, settings: Path | None) -> Any:
+    from studio import pipeline
+    from studio.settings import load
+
+    if settings is None and folder is not None and (folder / "settings.yaml").is_file():
+        settings = folder / "settings.yaml"
+    return load(settings, pipeline.Config) if settings else pipeline.Config()
+
+
+def _frames(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last)):
+        raise ValueError(f"--frames {text}: needs FIRST:LAST with FIRST < LAST, for example 0:90")
+    return int(first), int(last)
+
+
+def _actors(names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """None for the take's own; `actor1`, `actor2` ... for a number; else the names."""
+    if len(names) == 1 and names[0].isdigit():
+        count = int(names[0])
+        return ("actor",) if count == 1 else tuple(f"actor{i + 1}" for i in range(count))
+    return names or None

@@ -1,0 +1,106 @@
+"""The whole run of a take: detect, track, fit, export, report. What is up to date is skipped, so a killed run goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import studio
+from studio.detect import DetectConfig, detect
+from studio.export import ExportConfig, export
+from studio.fit import FitConfig, fit
+from studio.freshness import fresh, seal, unseal
+from studio.review import ReportConfig, report
+from studio.take import Take
+from studio.track import TrackConfig, track
+
+console = Console(highlight=False)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of every stage; in YAML one mapping per stage (`fit: {iterations: 40}`)."""
+
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+
+
+STAGES: dict[str, Callable[[Take, Any], Path]] = {"detect": detect, "track": track, "fit": fit, "export": export, "report": report}
+
+
+def run(take: Take, config: Config | None = None, force: bool = False) -> Path:
+    """The take's report, after every stage whose inputs or settings changed (all of them with `force`)."""
+    config = config or Config()
+    take = take.checked()
+    begun = time.monotonic()
+    for warning in take.warnings:
+        console.print(f"[yellow]{warning}[/]")
+    take.note("take", take.warnings)
+    path = take.folder
+    for name in STAGES:
+        path = step(take, name, getattr(config, name), force)
+    console.print(f"[bold green]done[/] in {time.monotonic() - begun:.0f} s: {path}")
+    return path
+
+
+def step(take: Take, name: str, config: Any, force: bool = False) -> Path:
+    """Run one stage unless what it makes is fresh; the path of what it makes."""
+    inputs, outputs = reads(take, name, config), makes(take, name)
+    recipe = {"take": take.facts, "config": config, "studio": studio.__version__}
+    if missing := [p for p in inputs if not p.exists()]:
+        raise FileNotFoundError(f"{missing[0]}: the stage `{name}` needs it; run `studio run {take.folder}`, which makes it first")
+    if not force and all(fresh(p, inputs, recipe) for p in outputs):
+        console.print(f"{name}: up to date")
+        return outputs[0]
+    for path in outputs:
+        unseal(path)
+    sweep(take.folder)
+    try:
+        STAGES[name](take, config)
+    finally:
+        sweep(take.folder)
+    for path in outputs:
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: the stage `{name}` found nothing to put there; see its messages above")
+        seal(path, inputs, recipe)
+    return outputs[0]
+
+
+def reads(take: Take, name: str, config: Any) -> list[Path]:
+    """The files and folders that a stage's result depends on; the user's own files named in its config among them."""
+    keypoints, motions = take.keypoints_folder, makes(take, "fit")
+    given = [v for f in fields(config) if isinstance(v := getattr(config, f.name), Path) and v.exists()]
+    cameras, notes = take.cameras_file, [p for p in sorted((take.folder / "notes").glob("*.json")) if p.stem != "report"]
+    return {
+        "detect": [*take.videos.values(), cameras],
+        "track": [keypoints, cameras],
+        "fit": [take.tracks_file, keypoints, cameras],
+        "export": motions,
+        "report": [*motions, take.tracks_file, keypoints, cameras, *take.videos.values(), *notes],
+    }[name] + given
+
+
+def makes(take: Take, name: str) -> list[Path]:
+    """The files and folders that a stage makes."""
+    return {
+        "detect": [take.keypoints_folder],
+        "track": [take.tracks_file],
+        "fit": [take.motion_file(a) for a in take.actors],
+        "export": [take.folder / "export"],
+        "report": [take.folder / "report.html"],
+    }[name]
+
+
+def sweep(folder: Path) -> None:
+    """Remove half-written files that a killed run left."""
+    for path in folder.rglob("*.partial*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
