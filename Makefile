@@ -1,0 +1,52 @@
+# make demo   install, render a virtual capture, run the whole job on it, measure it against the truth
+# make test   install with the developers' tools, run the tests
+# make clean  remove the environment and the demo's results
+
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12,$(shell command -v $(p))))
+TORCH ?= torch==2.13.0
+OUT ?= demo
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test doctor check clean libraries
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/ready
+	$(BIN)/studio demo $(OUT)
+
+doctor: $(VENV)/ready
+	$(BIN)/studio doctor
+
+test: $(VENV)/ready-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+libraries:
+	@.ci/libraries
+
+# torch goes first and exactly: a looser request can bring gigabytes of CUDA libraries.
+$(VENV)/torch:
+	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or 3.12; install one, or say make PYTHON=/path/to/python"; exit 1; }
+	@.ci/libraries
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "cannot make a virtual environment; on Debian and Ubuntu: apt-get install -y python3-venv"; exit 1; }
+	@echo "== installing torch"
+	$(BIN)/python -m pip install --disable-pip-version-check $(TORCH)
+	@touch $@
+
+$(VENV)/ready: $(VENV)/torch pyproject.toml constraints.txt
+	@echo "== installing the studio and what it needs"
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/ready-dev: $(VENV)/ready
+	@echo "== installing the developers' tools"
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(OUT)
