@@ -6,20 +6,23 @@ pixel. Transforms are named `R_destination_source`, so `p_camera = R_camera_worl
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from math import pi
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import yaml
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from calibration import lenses
+from calibration.camera_file import COEFFICIENTS, Entry, parse_yaml, read_text
+
 Lens = Literal["brown", "fisheye"]
-COEFFICIENTS = {"brown": 8, "fisheye": 4}
-"""brown: k1 k2 p1 p2 k3 k4 k5 k6 (OpenCV's order); fisheye: k1 k2 k3 k4 (Kannala-Brandt, OpenCV's `fisheye`)."""
+FIELDS = ("size", "focal", "centre", "lens", "distortion", "R_camera_world", "position")
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class Cameras:
         return torch.einsum("cij,c...j->c...i", self.R_camera_world, points - self.position.view(*lead, 3))
 
     def project(self, points: Float[Tensor, "... 3"]) -> Float[Tensor, "C ... 2"]:
-        """Pixels of world points in every camera. NaN behind a camera."""
+        """Pixels of world points in every camera. NaN behind a camera and beyond its lens's `reach`."""
         p = self.to_camera(points)
         plane = torch.where(p[..., 2:] > 1e-6, p[..., :2] / p[..., 2:].clamp_min(1e-6), torch.nan)
         return self.distort(plane)
@@ -117,44 +120,48 @@ class Cameras:
         size = self.size.view(len(self), *(1,) * (pixels.ndim - 2), 2)
         return ((pixels >= -0.5) & (pixels <= size - 0.5)).all(-1)
 
+    @cached_property
+    def reach(self) -> Float[Tensor, "C"]:
+        """Radius on the ideal image plane, sqrt(x^2 + y^2) / z, up to which the distorted radius still grows; inf where it always does.
+
+        Beyond it a polynomial lens folds back and would put points far outside the view into the image.
+        """
+        angle = torch.linspace(0, pi / 2, 2049, dtype=torch.float64, device=self.focal.device)[1:-1]
+        k = self.distortion.detach().to(torch.float64)[:, None]
+        grows = torch.where(self._fish(2), lenses.fisheye_slope(angle, k) > 0, lenses.brown_grows(angle.tan().square(), k))
+        safe = grows.cumprod(1).sum(1)
+        reach = torch.cat([angle.new_zeros(1), angle.tan()])[safe]
+        return torch.where(safe == len(angle), torch.inf, reach).to(self.focal.dtype)
+
+    def _fish(self, ndim: int) -> Bool[Tensor, "C ..."]:
+        """Which cameras have a fisheye lens, with `ndim` axes."""
+        fish = torch.tensor([lens == "fisheye" for lens in self.lens], device=self.focal.device)
+        return fish.view(len(self), *(1,) * (ndim - 1))
+
     def distort(self, plane: Float[Tensor, "C ... 2"]) -> Float[Tensor, "C ... 2"]:
-        """Pixels of ideal image-plane coordinates (x/z, y/z).
+        """Pixels of ideal image-plane coordinates (x/z, y/z); NaN beyond `reach`.
 
         Brown-Conrady with the rational term and Kannala-Brandt fisheye, as OpenCV's calib3d documentation defines them.
         """
         lead = (len(self),) + (1,) * (plane.ndim - 2)
         k = self.distortion.view(*lead, 8)
-        bent = _brown(plane, k)
+        bent = lenses.brown(plane, k)
         if "fisheye" in self.lens:
-            fish = torch.tensor([lens == "fisheye" for lens in self.lens], device=plane.device).view(*lead, 1)
-            bent = torch.where(fish, _fisheye(plane, k), bent)
-        return bent * self.focal.view(*lead, 2) + self.centre.view(*lead, 2)
+            bent = torch.where(self._fish(plane.ndim), lenses.fisheye(plane, k), bent)
+        folded = plane.norm(dim=-1, keepdim=True) > self.reach.view(*lead, 1)
+        return torch.where(folded, torch.nan, bent * self.focal.view(*lead, 2) + self.centre.view(*lead, 2))
 
-    def undistort(self, pixels: Float[Tensor, "C ... 2"], steps: int = 20) -> Float[Tensor, "C ... 2"]:
-        """Ideal image-plane coordinates (x/z, y/z) of pixels, by Newton's method on `distort`; NaN where it does not converge."""
+    def undistort(self, pixels: Float[Tensor, "C ... 2"], steps: int = 40) -> Float[Tensor, "C ... 2"]:
+        """Ideal image-plane coordinates (x/z, y/z) of pixels, by Newton's method; NaN where no point within `reach` is seen there."""
         lead = (len(self),) + (1,) * (pixels.ndim - 2)
         goal = (pixels - self.centre.view(*lead, 2)) / self.focal.view(*lead, 2)
         if not bool(self.distortion.any()) and "fisheye" not in self.lens:
             return goal
-        plane = goal.clone()
-        unit = replace(self, focal=torch.ones_like(self.focal), centre=torch.zeros_like(self.centre))
-        if "fisheye" in self.lens:  # start from the equidistant lens: r = tan(theta)
-            fish = torch.tensor([lens == "fisheye" for lens in self.lens], device=pixels.device).view(*lead, 1)
-            theta = goal.norm(dim=-1, keepdim=True)
-            plane = torch.where(fish, goal * torch.tan(theta.clamp(max=1.5)) / theta.clamp_min(1e-12), plane)
-        h = 1e-6 if goal.dtype == torch.float64 else 1e-3
-        for _ in range(steps):
-            error = unit.distort(plane) - goal
-            dx = (unit.distort(plane + torch.tensor([h, 0.0], dtype=goal.dtype, device=goal.device)) - error - goal) / h
-            dy = (unit.distort(plane + torch.tensor([0.0, h], dtype=goal.dtype, device=goal.device)) - error - goal) / h
-            det = dx[..., 0] * dy[..., 1] - dy[..., 0] * dx[..., 1]
-            step = torch.stack([dy[..., 1] * error[..., 0] - dy[..., 0] * error[..., 1], dx[..., 0] * error[..., 1] - dx[..., 1] * error[..., 0]], -1)
-            step = step / torch.where(det.abs() < 1e-12, torch.ones_like(det), det)[..., None]
-            plane = plane - step
-            if bool((step.nan_to_num().abs() < (1e-12 if goal.dtype == torch.float64 else 1e-6)).all()):
-                break
-        miss = (unit.distort(plane) - goal).norm(dim=-1, keepdim=True) > 1e-4
-        return torch.where(miss, torch.nan, plane)
+        k, reach = self.distortion.view(*lead, 8), self.reach.view(*lead, 1)
+        plane = lenses.unbend_brown(goal, k, reach, steps)
+        if "fisheye" in self.lens:
+            plane = torch.where(self._fish(pixels.ndim), lenses.unbend_fisheye(goal, k, reach, steps), plane)
+        return plane
 
     def ray(self, pixels: Float[Tensor, "C ... 2"]) -> Float[Tensor, "C ... 3"]:
         """Unit world directions from each camera's centre through its pixels."""
@@ -167,7 +174,7 @@ class Cameras:
         """Write `cameras.yaml`."""
         listed = {
             name: {
-                "size": [int(v) for v in self.size[c].tolist()],
+                "size": [int(v) if v.is_integer() else v for v in self.size[c].tolist()],
                 "focal": self.focal[c].tolist(),
                 "centre": self.centre[c].tolist(),
                 "lens": self.lens[c],
@@ -177,55 +184,94 @@ class Cameras:
             }
             for c, name in enumerate(self.names)
         }
-        text = yaml.safe_dump({"unit": "m", "cameras": listed}, sort_keys=False, default_flow_style=None, width=160)
-        temporary = path.with_name(path.name + ".partial")
-        temporary.write_text(text)
-        os.replace(temporary, path)
+        write_text(
+            path, yaml.safe_dump({"unit": "m", "cameras": listed}, sort_keys=False, default_flow_style=None, width=160, allow_unicode=True)
+        )
 
     @classmethod
     def load(cls, path: Path) -> Cameras:
-        """Read `cameras.yaml`; a `ValueError` names the file, camera and field that is wrong."""
-        try:
-            document = yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not a YAML file: {error}") from error
+        """Read `cameras.yaml`; a `ValueError` names the file, camera and field that is wrong, and the remedy."""
+        document = parse_yaml(path, read_text(path))
         listed = document.get("cameras") if isinstance(document, dict) else None
         if not isinstance(listed, dict) or not listed:
-            raise ValueError(f"{path}: needs a mapping `cameras` with one entry per camera")
-        columns: dict[str, list[Tensor]] = {k: [] for k in ("size", "focal", "centre", "distortion", "R_camera_world", "position")}
-        shapes = {"size": (2,), "focal": (2,), "centre": (2,), "R_camera_world": (3, 3), "position": (3,)}
-        lenses: list[Lens] = []
-        for name, entry in listed.items():
-            lens = entry.get("lens", "brown") if isinstance(entry, dict) else None
-            if lens not in COEFFICIENTS:
-                raise ValueError(f"{path}: camera {name!r}: lens {lens!r} is none of {sorted(COEFFICIENTS)}")
-            lenses.append(lens)
-            for field, shape in shapes.items():
-                try:
-                    value = torch.tensor(entry[field], dtype=torch.float64)
-                except (KeyError, TypeError, ValueError) as error:
-                    raise ValueError(f"{path}: camera {name!r}: field {field!r} is missing or not numbers") from error
-                if value.shape != shape:
-                    raise ValueError(f"{path}: camera {name!r}: field {field!r} has shape {tuple(value.shape)}, needs {shape}")
-                columns[field].append(value)
-            given = torch.tensor(entry.get("distortion", []), dtype=torch.float64)
-            if given.numel() > COEFFICIENTS[lens]:
-                raise ValueError(f"{path}: camera {name!r}: {given.numel()} distortion coefficients; a {lens} lens has at most {COEFFICIENTS[lens]}")
-            columns["distortion"].append(torch.cat([given, torch.zeros(8 - given.numel(), dtype=torch.float64)]))
-        return cls(names=tuple(str(n) for n in listed), lens=tuple(lenses), **{k: torch.stack(v) for k, v in columns.items()})
+            raise ValueError(f"{path}: holds no camera; it needs a mapping 'cameras' with one entry per camera")
+        if document.get("unit", "m") != "m":
+            raise ValueError(f"{path}: field 'unit' is {document['unit']!r}; positions must be in metres: convert them and write 'unit: m'")
+        return joined([_from_entry(Entry(path, name, values)) for name, values in listed.items()])
 
 
-def _brown(plane: Tensor, k: Tensor) -> Tensor:
-    x, y = plane[..., 0], plane[..., 1]
-    r2 = x * x + y * y
-    radial = (1 + r2 * (k[..., 0] + r2 * (k[..., 1] + r2 * k[..., 4]))) / (1 + r2 * (k[..., 5] + r2 * (k[..., 6] + r2 * k[..., 7])))
-    p1, p2 = k[..., 2], k[..., 3]
-    return torch.stack([x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x), y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y], -1)
+def joined(cameras: Sequence[Cameras]) -> Cameras:
+    """All the cameras in one `Cameras`, in that order; a `ValueError` where two have one name."""
+    columns = {f.name: [getattr(c, f.name) for c in cameras] for f in fields(Cameras)}
+    return Cameras(**{k: torch.cat(v) if isinstance(v[0], Tensor) else sum(v, ()) for k, v in columns.items()})
 
 
-def _fisheye(plane: Tensor, k: Tensor) -> Tensor:
-    r = plane.norm(dim=-1, keepdim=True)
-    theta = torch.atan(r)
-    t2 = theta * theta
-    bent = theta * (1 + t2 * (k[..., 0:1] + t2 * (k[..., 1:2] + t2 * (k[..., 2:3] + t2 * k[..., 3:4]))))
-    return plane * torch.where(r > 1e-9, bent / r.clamp_min(1e-9), torch.ones_like(r))
+def single(
+    name: str,
+    size: Float[Tensor, "2"],
+    focal: Float[Tensor, "2"],
+    centre: Float[Tensor, "2"],
+    distortion: Float[Tensor, "8"],
+    lens: str,
+    R_camera_world: Float[Tensor, "3 3"],
+    position: Float[Tensor, "3"],
+) -> Cameras:
+    """One camera (C=1); sizes in px, position in m."""
+    return Cameras(
+        (name,), size[None], focal[None], centre[None], distortion[None], (cast(Lens, lens),), R_camera_world[None], position[None]
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write under a temporary name, then rename, so that a killed run leaves no half file."""
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def adapt_to_video(camera: Cameras, width: int, height: int, narrowed: Literal["letterboxed", "cropped"] = "letterboxed") -> Cameras:
+    """The camera (C=1) for its video's own size (px), which may differ from the calibrated one.
+
+    The same shape (within 0.5 %) is a scaled image. One side longer by less than 16 px is a codec's padding at the right or bottom:
+    the lens stays. One side shorter by less than 16 px is an image that was scaled evenly and centred between black bars, as video
+    converters do (`letterboxed`), or whose right or bottom edge was cut (`cropped`). All else is a `ValueError`.
+    """
+    wide, high = (float(v) for v in camera.size[0])
+    size = camera.size.new_tensor([[width, height]])
+    change = [width - wide, height - high]
+    if change == [0, 0]:
+        return camera
+    if 0 in change and abs(sum(change)) < 16:
+        if sum(change) > 0 or narrowed == "cropped":
+            return replace(camera, size=size)
+        scale = min(width / wide, height / high)
+        bars = (size - camera.size * scale) / 2
+        return replace(camera, size=size, focal=camera.focal * scale, centre=(camera.centre + 0.5) * scale - 0.5 + bars)
+    if abs(width / height * high / wide - 1) <= 0.005:
+        return camera.resized(size)
+    sizes = f"camera {camera.names[0]!r}: calibrated at {wide:g} x {high:g}, but its video is {width} x {height}"
+    if abs(width / height * wide / high - 1) <= 0.01:
+        raise ValueError(
+            f"{sizes}: width and height are exchanged, so one of the two was decoded without the rotation in the file's metadata; "
+            "calibrate from footage of the same orientation, or write the video again upright"
+        )
+    raise ValueError(f"{sizes}, another shape of image; record at the calibrated resolution, or calibrate at the video's")
+
+
+def _from_entry(entry: Entry) -> Cameras:
+    if not isinstance(entry.values, dict):
+        raise ValueError(f"{entry.path}: camera {entry.camera!r}: needs a mapping with the fields {list(FIELDS)}")
+    unknown = sorted(set(entry.values) - set(FIELDS))
+    if unknown:
+        raise entry.error(unknown[0], f"is not known; the fields are {list(FIELDS)}")
+    lens = str(entry.values.get("lens", "brown"))
+    return single(
+        name=entry.camera,
+        size=entry.size("size"),
+        focal=entry.focal(entry.numbers("focal", shapes=((2,),)), "focal"),
+        centre=entry.numbers("centre", shapes=((2,),)),
+        distortion=entry.distortion(lens, "distortion"),
+        lens=lens,
+        R_camera_world=entry.rotation(entry.numbers("R_camera_world", shapes=((3, 3),)), "R_camera_world"),
+        position=entry.numbers("position", shapes=((3,),)),
+    )
