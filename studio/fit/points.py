@@ -227,7 +227,7 @@ class Model:
         T, J = placed.joints.shape[:2]
         S = self.axes(placed)
         reach = torch.cat([torch.ones(J, 1, dtype=torch.bool), self.body.skeleton.under], 1).to(S.device, S.dtype).repeat_interleave(3, 1)
-        linear = S[..., 3:] + torch.linalg.cross(S[:, None, :, :3], placed.joints[:, :, None].expand(T, J, S.shape[1], 3))
+        linear = S[:, None, :, 3:] + torch.linalg.cross(S[:, None, :, :3], placed.joints[:, :, None].expand(T, J, S.shape[1], 3))
         linear = linear * reach[..., None]
         Q = S.shape[1]
         return torch.einsum("tjqa,tqr,tjrb->tjab", linear, covariance[:, :Q, :Q], linear)

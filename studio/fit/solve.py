@@ -7,7 +7,7 @@ preconditioned with each frame's own factor. Both accept a step only where the o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -148,3 +148,47 @@ def _conjugate_gradients(L: Tensor, smoothness: Smoothness, g: Tensor, held: Ten
         beta, rz = new / rz, new
         p, Mp = z + beta * p, r + beta * Mp
     return x
+
+
+def settle_shape(problem: Problem, state: State, iterations: int, independent: float = 6.0) -> tuple[State, Float[Tensor, "S"], Tensor]:
+    """Poses of all frames and one shape together: the shape is a border, eliminated by its Schur complement.
+
+    The shape's prior is standard normal; errors of a network's landmarks repeat from frame to frame, so all frames together count as
+    `independent` ones. Returns state, shape, and the standard deviation of each coefficient.
+    """
+    frames = slice(0, len(state))
+    prior = len(state) / independent
+    shape, lam = problem.shape, 1e-3
+    best = problem.cost(state, frames).sum() + 0.5 * prior * shape.square().sum()
+    eye = torch.eye(len(shape), dtype=shape.dtype, device=shape.device)
+    S = prior * eye
+    for _ in range(iterations):
+        now = replace(problem, shape=shape)
+        normal, placed, pull = now.linearised(state, frames)
+        B, C, c = now.model.couple_shape(placed, pull)
+        B = B * problem.free[:, None]
+        L = _factor(normal.H, torch.tensor(lam, dtype=shape.dtype, device=shape.device))
+        solved = torch.cholesky_solve(torch.cat([B, normal.g[..., None]], -1), L)
+        S = C.sum(0) + prior * eye - torch.einsum("tds,tdr->sr", B, solved[..., :-1])
+        gradient = c.sum(0) + prior * shape - torch.einsum("tds,td->s", B, solved[..., -1])
+        change = -torch.linalg.solve(S + lam * torch.diag(S.diagonal()), gradient)
+        change = change * (1.0 / change.abs().max().clamp_min(1.0))
+        tried = state.moved(-(solved[..., -1] + solved[..., :-1] @ change))
+        new = replace(problem, shape=shape + change).cost(tried, frames).sum() + 0.5 * prior * (shape + change).square().sum()
+        if bool(new < best):
+            state, shape, best, lam = tried, shape + change, new, max(lam * 0.3, 1e-6)
+        else:
+            lam = max(lam, 1e-3) * 10
+    sigma = torch.linalg.inv(S).diagonal().clamp_min(0).sqrt() * prior**0.5
+    return state, shape, sigma
+
+
+def spread(problem: Problem, state: State, L: Float[Tensor, "T D D"]) -> Float[Tensor, "T J"]:
+    """Standard deviation of every joint's world position (root mean square of the three axes), m, from each frame's factor."""
+    out = []
+    for frames in problem.chunks(len(state)):
+        covariance = torch.cholesky_inverse(L[frames]) * (problem.free[:, None] & problem.free)
+        placed = problem.model.place(state[frames], problem.shape)
+        each = problem.model.joint_covariance(placed, covariance)
+        out.append((each.diagonal(dim1=-2, dim2=-1).mean(-1)).clamp_min(0).sqrt())
+    return torch.cat(out)
