@@ -77,7 +77,8 @@ class Rays:
             uu, vv, uv = (weight * (a * b).sum(-1) for a, b in ((dx, dx), (dy, dy), (dx, dy)))
         origin = cameras.position.mean(0).to(pixels.device)
         position = (cameras.position.to(pixels.device) - origin).to(pixels.dtype)
-        return cls(lens.R_camera_world, position, origin, *(t.contiguous() for t in (*plane.unbind(-1), uu, vv)), uv)
+        u, v = plane.unbind(-1)
+        return cls(lens.R_camera_world, position, origin, u.contiguous(), v.contiguous(), uu, vv, uv)
 
     def __len__(self) -> int:
         return self.u.shape[1]
@@ -148,7 +149,7 @@ def triangulate(
     parallel: float = math.radians(1),
     robust: bool = True,
     dtype: torch.dtype = torch.float32,
-    chunk: int = 4096,
+    chunk: int = 8192,
 ) -> Points:
     """World points (m) from distorted pixels with standard deviation `sigma` (px), on the device of `pixels`.
 
@@ -257,18 +258,19 @@ def _searched(rays: Rays, x: Float[Tensor, "3 n"], limit: float, parallel: float
     return x
 
 
-def _refined(rays: Rays, x: Float[Tensor, "3 n"], limit: float, scale: float, steps: int = 3) -> Float[Tensor, "3 n"]:
-    """Gauss-Newton steps on the reprojection error, weighted by Geman-McClure's (1 + e/scale^2)^-2 within the limit.
+def _refined(rays: Rays, x: Float[Tensor, "3 n"], limit: float, scale: float) -> Float[Tensor, "3 n"]:
+    """Three Gauss-Newton steps on the reprojection error, weighted by Geman-McClure's (1 + e/scale^2)^-2 within the limit.
 
-    The last step widens the kernel threefold: once the views that disagree are out, flatter weights waste less of the rest.
+    The first is lenient, because a pair's point can lie several deviations from views that are right; the last widens the
+    kernel, because once the views that disagree are out, flatter weights waste less of the rest.
     """
     sums, rotate = _blocks(rays)
-    for width in (scale,) * (steps - 1) + (3 * scale,):
+    for width, cut in ((2 * scale, 9 * limit), (scale, limit), (3 * scale, limit)):
         p = rays.view(x)
         inverse = p[:, 2].reciprocal()
         u, v = p[:, 0] * inverse, p[:, 1] * inverse
         pull_u, pull_v, e = _pulls(rays, u - rays.u, v - rays.v)
-        weight = (1 + e / width**2).square_().reciprocal_().masked_fill_((e > limit) | (p[:, 2] < 1e-3), 0) * inverse
+        weight = (1 + e / width**2).square_().reciprocal_().masked_fill_((e > cut) | (p[:, 2] < 1e-3), 0) * inverse
         pull_u, pull_v = pull_u * weight, pull_v * weight
         gradient = rotate @ torch.stack([pull_u, pull_v, -(pull_u * u).addcmul_(pull_v, v)]).view(-1, x.shape[1])
         step = _solve(sums[:6] @ _information(rays, u, v, weight * inverse), gradient)
