@@ -135,7 +135,7 @@ class Body:
         save_file(
             {k: t.detach().cpu().contiguous() for k, t in tensors.items()}, temporary, metadata={"kind": "Body", "facts": json.dumps(facts)}
         )
-        os.replace(temporary, path)
+        temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Body:

@@ -6,7 +6,6 @@ space, on the same mesh and skeleton, for use as ground truth.
 
 from __future__ import annotations
 
-import importlib.resources
 from functools import cache as remember
 from pathlib import Path
 
@@ -27,6 +26,11 @@ SAMPLE = 1200
 COMPONENTS = 20
 SOLE_DEPTH = 0.006
 """Vertices this near to the lowest one are the soles, m."""
+
+CANDIDATES = 16
+"""Random adults drawn for an individual, of whom the first of usual stature is taken."""
+LOCAL_SPREAD = 0.2
+"""Standard deviation of each local target's strength in random individuals; 1 is the artists' extreme."""
 
 PARTS = {
     "head": ("Neck", "Head", "Jaw", "LeftEye", "RightEye"),
@@ -51,15 +55,57 @@ JOINT_OF_KEYPOINT = {
 
 def load(cache: Path | None = None) -> Body:
     """The default body in its mean adult shape; baked on first use (some 15 s), then read from the cache."""
-    sources = [Path(m.__file__ or "") for m in (makehuman_assets, makehuman_shape)]
-    path = (
-        makehuman_assets.cache_folder(cache)
-        / f"makehuman-{makehuman_assets.fingerprint(Path(__file__), *sources, _keypoint_file())}.safetensors"
-    )
+    sources = [Path(module.__file__ or "") for module in (makehuman_assets, makehuman_shape)]
+    version = makehuman_assets.fingerprint(Path(__file__), *sources, _keypoint_file())
+    path = makehuman_assets.cache_folder(cache) / f"makehuman-{version}.safetensors"
     if not path.is_file():
         tell("makehuman: baking the default body, once")
         _baked(makehuman_assets.assets(cache)).save(path)
     return Body.load(path)
+
+
+def individual(
+    seed: int | None = None,
+    *,
+    gender: float | None = None,
+    age: float | None = None,
+    muscle: float | None = None,
+    weight: float | None = None,
+    height: float | None = None,
+    proportions: float | None = None,
+    cache: Path | None = None,
+) -> Body:
+    """One exact person (no shape coefficients) with the default body's mesh, skeleton, face units and keypoints.
+
+    Phenotypes run from 0 (female, 1 year, least) over 0.5 (between, 25 years, average) to 1 (male, 90 years, most). What is not
+    given is average, or with a seed random: an adult of 1.5 to 2.0 m, with local features that the default body's shape
+    space does not hold. A value outside 0 to 1 is a `ValueError`.
+    """
+    chosen = {"gender": gender, "age": age, "muscle": muscle, "weight": weight, "height": height, "proportions": proportions}
+    given = {k: v for k, v in chosen.items() if v is not None}
+    wrong = {k: v for k, v in given.items() if not 0 <= v <= 1}
+    if wrong:
+        raise ValueError(f"phenotypes must lie between 0 and 1, but {wrong}")
+    assets = makehuman_assets.assets(cache)
+    people = makehuman_shape.average() if seed is None else makehuman_shape.population(CANDIDATES, seed)
+    people |= {k: np.full_like(people[k], v) for k, v in given.items()}
+    features = 0 if seed is None else _local_features(assets, seed)
+    points = _first_of_stature(_people(assets, people) + features)
+    points = points - torch.cat([torch.zeros(2), points[: len(assets.weights), 2].min()[None]])
+    return _body(f"makehuman-individual-{'average' if seed is None else seed}", assets, points, points.new_zeros(*points.shape, 0), ())
+
+
+def _first_of_stature(people: Float[Tensor, "N P 3"]) -> Float[Tensor, "P 3"]:
+    """The first person between 1.5 and 2.0 m; the very first where nobody is."""
+    stature = people[..., 2].amax(-1) - people[..., 2].amin(-1)
+    return people[int(((stature > 1.5) & (stature < 2.0)).float().argmax())]
+
+
+def _local_features(assets: Assets, seed: int) -> Float[Tensor, "P 3"]:
+    """A random mixture of the local targets, each between its minus (-1) and its plus (1) end."""
+    strength = np.random.default_rng([seed, 1]).normal(0, LOCAL_SPREAD, len(assets.local)).clip(-1, 1)
+    ends = torch.from_numpy(np.stack([-strength.clip(max=0), strength.clip(min=0)], -1)).float()
+    return torch.einsum("le,lepc->pc", ends, assets.local)
 
 
 def _baked(assets: Assets) -> Body:
@@ -80,8 +126,7 @@ def _people(assets: Assets, people: dict[str, np.ndarray]) -> Float[Tensor, "N P
 
 def _soles(assets: Assets) -> Float[Tensor, "V"]:
     """Equal weights, summing to one, on the vertices an average adult stands on."""
-    middle = {name: np.full(1, 0.5) for name in makehuman_shape.PHENOTYPES}
-    height = _people(assets, middle | {race: np.full(1, 1 / 3) for race in makehuman_shape.RACES})[0, : len(assets.weights), 2]
+    height = _people(assets, makehuman_shape.average())[0, : len(assets.weights), 2]
     low = (height < height.min() + SOLE_DEPTH).float()
     return low / low.sum()
 
@@ -116,30 +161,24 @@ def _parts(weights: Float[Tensor, "V J"]) -> Int[Tensor, "V"]:
 
 def _keypoints(skin: Skin, joints: Float[Tensor, "J 3"], joint_basis: Float[Tensor, "J 3 S"], base_index: Int[Tensor, "V"]) -> Skin:
     skeleton, places = Skeleton.human(), _surface_places()
-    expressions = skin.expression_basis.shape[-1]
+    unmoved, one = torch.zeros(1, *skin.expression_basis.shape[1:]), torch.eye(len(skeleton))[:, None]
     number = {int(b): i for i, b in enumerate(base_index)}
     found: list[Skin] = []
     for name in COCO_WHOLEBODY:
         if name in JOINT_OF_KEYPOINT:
             j = skeleton.index(JOINT_OF_KEYPOINT[name])
-            found.append(
-                Skin(joints[j : j + 1], joint_basis[j : j + 1], torch.zeros(1, 3, expressions), torch.eye(len(skeleton))[j : j + 1])
-            )
-            continue
-        if name not in places:
-            continue
-        vertices, mix = zip(*places[name])
-        point = skin[[number[v] for v in vertices]].combined(torch.tensor([mix]))
-        if name.endswith("_eye"):  # lies on the eyeball, but does not roll with the gaze
-            point = Skin(
-                point.rest, point.shape_basis, torch.zeros_like(point.expression_basis), torch.eye(len(skeleton))[[skeleton.index("Head")]]
-            )
-        found.append(point)
+            found.append(Skin(joints[j : j + 1], joint_basis[j : j + 1], unmoved, one[j]))
+        elif name in places:
+            vertices, mix = zip(*places[name])
+            point = skin[[number[v] for v in vertices]].combined(torch.tensor([mix]))
+            if name.endswith("_eye"):  # lies on the eyeball, but does not roll with the gaze
+                point = Skin(point.rest, point.shape_basis, unmoved, one[skeleton.index("Head")])
+            found.append(point)
     return Skin.stacked(found)
 
 
 def _keypoint_file() -> Path:
-    return Path(str(importlib.resources.files("rigs") / "presets/makehuman/keypoints.txt"))
+    return makehuman_assets.preset("keypoints.txt")
 
 
 @remember

