@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -37,18 +39,38 @@ class Stored:
         os.replace(temporary, path)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read a file written by `save`; a `ValueError` names the file when it is of another kind or damaged."""
+    def load(cls, path: Path, frames: slice | None = None) -> Self:
+        """Read a file written by `save`, or only some consecutive frames of it (nothing else is then read from disk).
+
+        A `ValueError` names the file when it is of another kind or damaged.
+        """
         try:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}
+                axes = cls.time_axes() if frames is not None else {}
+                tensors = {key: cls._slice(file, key, axes.get(key), frames) for key in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise ValueError(f"{path}: not a readable safetensors file ({error}); delete it and run the stage again") from error
         if header.get("kind") != cls.__name__:
             raise ValueError(f"{path}: holds {header.get('kind', 'something else')}, not {cls.__name__}")
         facts = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(header["facts"]).items()}
         return cls(**facts, **tensors)
+
+    @classmethod
+    def time_axes(cls) -> dict[str, int]:
+        """Which axis of each tensor counts frames: where its annotation says `T`."""
+        found = {}
+        for f in fields(cls):  # type: ignore[arg-type]
+            dims = re.search(r"""["']([^"']+)["']""", str(f.type))
+            if dims and "T" in dims[1].split():
+                found[f.name] = dims[1].split().index("T")
+        return found
+
+    @staticmethod
+    def _slice(file: Any, key: str, axis: int | None, frames: slice | None) -> Tensor:
+        if axis is None or frames is None:
+            return file.get_tensor(key)
+        return file.get_slice(key)[(*(slice(None),) * axis, frames)]
 
     @staticmethod
     def record(path: Path) -> dict[str, Any]:
@@ -80,6 +102,41 @@ class Keypoints2D(Stored):
     """0 (not seen) to 1."""
     skeleton: Float[Tensor, "C T D K 3"] | None = None
     """The network's own 3D guess, m, in the camera's axes (x right, y down, z forward), origin anywhere; NaN where it has none."""
+
+    @property
+    def frames(self) -> int:
+        """Number of frames."""
+        return self.pixels.shape[1]
+
+    @classmethod
+    def read(cls, folder: Path, cameras: Sequence[str], frames: slice | None = None) -> Self:
+        """The files of these cameras in `folder`, joined; a `FileNotFoundError` or `ValueError` names the file that does not fit."""
+        if lost := [c for c in cameras if not (folder / f"{c}.safetensors").exists()]:
+            raise FileNotFoundError(f"{folder / (lost[0] + '.safetensors')}: no keypoints of camera {lost[0]!r}; run the stage `detect`")
+        return cls.joined([cls.load(folder / f"{c}.safetensors", frames) for c in cameras])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Several cameras in one value, detections padded with not seen; frames cut to the shortest."""
+        first = parts[0]
+        for part in parts:
+            same = ("keypoints", "network", "fps", "first_frame")
+            if wrong := [k for k in same if getattr(part, k) != getattr(first, k)]:
+                raise ValueError(
+                    f"keypoints of cameras {first.cameras[0]!r} and {part.cameras[0]!r} differ in {wrong}; detect both again alike"
+                )
+        T = min(p.frames for p in parts)
+        D = max(p.pixels.shape[2] for p in parts)
+
+        def stack(name: str, empty: float) -> Tensor:
+            tensors = [getattr(p, name)[:, :T] for p in parts]
+            padded = [torch.cat([x, x.new_full((x.shape[0], T, D - x.shape[2], *x.shape[3:]), empty)], 2) for x in tensors]
+            return torch.cat(padded)
+
+        skeleton = None if any(p.skeleton is None for p in parts) else stack("skeleton", torch.nan)
+        names = tuple(c for p in parts for c in p.cameras)
+        pixels, sigma, confidence = stack("pixels", torch.nan), stack("sigma", torch.inf), stack("confidence", 0.0)
+        return cls(names, first.keypoints, first.network, first.fps, first.first_frame, pixels, sigma, confidence, skeleton)
 
 
 @dataclass(frozen=True)
