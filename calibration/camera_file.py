@@ -1,11 +1,14 @@
-"""Reading camera files: text, YAML, and numbers that are checked before use, with errors that name file, camera, field and remedy."""
+"""Reading camera files: text, syntax, and numbers that are checked before use, with errors that name file, camera, field and remedy."""
 
 from __future__ import annotations
 
+import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import torch
@@ -51,6 +54,39 @@ def parse_yaml(path: Path, text: str) -> Any:
         return yaml.load(text, _Text)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid YAML: {error}; correct that line or write the file again") from error
+
+
+@dataclass(frozen=True)
+class Source:
+    """A camera file, parsed but not yet understood."""
+
+    path: Path
+    syntax: str
+    document: Any
+
+
+def parse(path: Path) -> Source:
+    """The file in the syntax its content shows: XML, JSON, TOML, else YAML."""
+    text = read_text(path)
+    head = text.lstrip()[:1]
+    try:
+        if head == "<":
+            return Source(path, "xml", ElementTree.fromstring(text.strip().encode()))
+        if head == "{":
+            return Source(path, "json", json.loads(text, object_pairs_hook=_unique))
+        if path.suffix.lower() == ".toml" or (head == "[" and path.suffix.lower() not in (".yaml", ".yml")):
+            return Source(path, "toml", tomllib.loads(text))
+    except (ElementTree.ParseError, json.JSONDecodeError, tomllib.TOMLDecodeError, KeyError) as error:
+        raise ValueError(f"{path}: its syntax is broken: {error}; correct that place or write the file again") from error
+    return Source(path, "yaml", parse_yaml(path, text))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise KeyError(f"{key!r} appears twice")
+    return dict(pairs)
 
 
 @dataclass(frozen=True)
