@@ -1,0 +1,1 @@
+"""The virtual studio: renders a multi-camera capture with exact ground truth."""
