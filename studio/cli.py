@@ -35,9 +35,8 @@ def new(session: Positional[Path], /) -> None:
     """
     if (session / "session.yaml").exists():
         raise FileExistsError(f"{session / 'session.yaml'}: exists already; edit it, or choose another folder")
-    print(
-        f"{Session(session).save()}: put the calibration at {session / 'calibration/cameras.yaml'}, then `studio add-take {session} NAME VIDEOS`"
-    )
+    made, wanted = Session(session).save(), session / "calibration/cameras.yaml"
+    print(f"{made}: put the calibration at {wanted}, then `studio add-take {session} NAME VIDEOS`")
 
 
 def add_take(session: Positional[Path], name: Positional[str], videos: Positional[tuple[Path, ...]], /, copy: bool = False) -> None:
@@ -82,8 +81,6 @@ def run(
         settings: YAML file with settings of the stages (`studio settings` prints all of them)
         force: do everything again
     """
-    from studio import pipeline
-
     take = _take(videos, cameras, out, frames=_frames(frames), actors=_actors(actors), body=body, timecode=timecode)
     config = _config(take.folder, settings)
     if keypoints and not keypoints.is_dir():
@@ -91,6 +88,9 @@ def run(
     chosen: dict[str, Any] = {"keypoints": keypoints.resolve() if keypoints else None, "detector": detector}
     config = replace(config, detect=replace(config.detect, **{k: v for k, v in chosen.items() if v is not None}))
     _keep(take, config)
+
+    from studio import pipeline
+
     pipeline.run(take, config, force)
 
 
@@ -175,7 +175,8 @@ def _stage(name: str, argv: Sequence[str]) -> None:
 
 
 VERBS: dict[str, Callable[..., Any]] = {
-    "run": run, "demo": demo, "doctor": doctor, "new": new, "add-take": add_take, "settings": settings, "cameras": cameras, "virtual": virtual,
+    "run": run, "demo": demo, "doctor": doctor, "new": new, "add-take": add_take, "settings": settings, "cameras": cameras,
+    "virtual": virtual,
 }  # fmt: skip
 STAGES = {
     "detect": "Find people's keypoints in every image of a take.",

@@ -83,7 +83,7 @@ def reads(take: Take, name: str, config: Any) -> list[Path]:
         "detect": [*take.videos.values(), cameras],
         "track": [keypoints, cameras],
         "fit": [take.tracks_file, keypoints, cameras],
-        "export": motions,
+        "export": [*motions, take.tracks_file],
         "report": [*motions, take.tracks_file, keypoints, cameras, *take.videos.values(), *notes],
     }[name] + given
 

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from studio.freshness import VIDEO_SUFFIXES, fresh, plain, seal, stamp, write_text
+from studio.freshness import fresh, plain, seal, stamp, write_text
+from studio.pairing import pair, video_files
 
 if TYPE_CHECKING:
     from calibration.cameras import Cameras
     from studio.video import VideoInfo
 
-__all__ = ["VIDEO_SUFFIXES", "Session", "Take", "fresh", "pair", "seal", "stamp", "video_files", "write_text"]
+__all__ = ["Session", "Take", "fresh", "seal", "stamp"]
 SESSION_KEYS = ("cameras", "actors", "body")
 TAKE_KEYS = ("cameras", "actors", "body", "frames", "timecode", "videos")
 SAME_RATE = 1e-3
@@ -122,14 +123,22 @@ class Take:
 
     def cameras(self) -> Cameras:
         """The cameras that have a video, in name order, adjusted to the videos' resolution."""
-        cameras = _read_cameras(self.cameras_file)
+        from calibration.cameras import adapt_to_video, joined
+        from calibration.formats import read_cameras
+
+        cameras = read_cameras(self.cameras_file)
         if missing := [c for c in self.videos if c not in cameras.names]:
             raise ValueError(
                 f"{self.cameras_file}: no camera {missing[0]!r}, which has the video {self.videos[missing[0]]}; "
                 f"there are {list(cameras.names)}"
             )
-        cameras = cameras[sorted(self.videos)]
-        return _fitted(cameras, {c: (self.probes[c].width, self.probes[c].height) for c in cameras.names})
+        fitted = []
+        for name, info in self.probes.items():
+            try:
+                fitted.append(adapt_to_video(cameras[name], info.width, info.height))
+            except ValueError as error:
+                raise ValueError(f"{self.videos[name]} and {self.cameras_file}: {error}") from error
+        return joined(fitted)
 
     @cached_property
     def probes(self) -> dict[str, VideoInfo]:
@@ -145,9 +154,9 @@ class Take:
         low, high = min(rates, key=rates.__getitem__), max(rates, key=rates.__getitem__)
         if rates[high] - rates[low] > SAME_RATE * rates[high]:
             raise ValueError(
-                f"{self.videos[low]} runs at {rates[low]:g} frames a second, {self.videos[high]} at {rates[high]:g}: "
+                f"{self.videos[low]} runs at {float(rates[low]):g} frames a second, {self.videos[high]} at {float(rates[high]):g}: "
                 f"the cameras {low!r} and {high!r} do not show the same instants. Record at one rate, or convert with "
-                f"`ffmpeg -i IN -r {rates[low]:g} OUT`"
+                f"`ffmpeg -i IN -r {float(rates[low]):g} OUT`"
             )
         return float(rates[low])
 
@@ -176,6 +185,15 @@ class Take:
                 f"The videos have different numbers of frames ({listed}); frames {first} to {last - 1} are used. "
                 f"Does {short} start or stop elsewhere?"
             )
+        for name, info in self.probes.items():
+            if info.promised > info.frames:
+                odd.append(
+                    f"Video {self.videos[name].name} is cut off: its header promises {info.promised} frames, it holds {info.frames}."
+                )
+            if info.variable:
+                odd.append(
+                    f"Video {self.videos[name].name} has a varying frame rate; its frames may not show the same instants as the others'."
+                )
         if self.frames and last < self.frames[1]:
             odd.append(f"Frames up to {self.frames[1]} were asked for; the shortest video ends at {last}.")
         take = replace(self, frames=(first, last), warnings=tuple(odd))
@@ -265,88 +283,17 @@ class Session:
         return folder
 
 
-def video_files(places: Iterable[Path]) -> list[Path]:
-    """The video files among files and folders, in name order; a `FileNotFoundError` where a place is missing or holds none."""
-    found: list[Path] = []
-    for place in places:
-        if not place.exists():
-            raise FileNotFoundError(f"{place}: no such file or folder")
-        inside = (
-            [place]
-            if place.is_file()
-            else sorted(p for p in place.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith("."))
-        )
-        if not inside:
-            raise FileNotFoundError(f"{place}: holds no video ({', '.join(VIDEO_SUFFIXES)}); put one file per camera there")
-        found += inside
-    return found
-
-
-def pair(videos: Sequence[Path], names: Sequence[str], cameras_file: Path) -> tuple[dict[str, Path], list[str]]:
-    """Camera name -> video by file name, strictest likeness first, and warnings for what found no partner.
-
-    `Cam1_take3.mp4` is for `cam01`; a likeness counts only where it joins one camera to one video.
-    """
-    paired: dict[str, Path] = {}
-    for alike in (_same, _same_tokens, _one_inside, _same_but_for_camera_words):
-        left_videos, left_names = [v for v in videos if v not in paired.values()], [n for n in names if n not in paired]
-        for name in left_names:
-            mine = [v for v in left_videos if alike(v.stem, name)]
-            if len(mine) == 1 and sum(alike(mine[0].stem, n) for n in left_names) == 1:
-                paired[name] = mine[0]
-    lost_videos, lost_names = [v for v in videos if v not in paired.values()], [n for n in names if n not in paired]
-    if len(paired) < 2:
-        raise ValueError(
-            f"{cameras_file}: only {len(paired)} of its cameras {list(names)} can be told to belong to a video "
-            f"({[v.name for v in videos]}); 3D needs at least two. Name each video after its camera, or write `videos: {camera: file}` in take.yaml"
-        )
-    odd = [f"Camera {n} has no video and is left out." for n in lost_names]
-    return paired, odd + [f"Video {v.name} belongs to no camera of {cameras_file.name} and is left out." for v in lost_videos]
-
-
-def _tokens(text: str) -> list[str]:
-    return [t.lstrip("0") or "0" if t.isdigit() else t for t in re.findall(r"\d+|[^\W\d_]+", text.casefold())]
-
-
-def _same(stem: str, name: str) -> bool:
-    return stem.casefold() == name.casefold()
-
-
-def _same_tokens(stem: str, name: str) -> bool:
-    return _tokens(stem) == _tokens(name)
-
-
-def _one_inside(stem: str, name: str) -> bool:
-    long, short = sorted((_tokens(stem), _tokens(name)), key=len, reverse=True)
-    return bool(short) and any(long[i : i + len(short)] == short for i in range(len(long) - len(short) + 1))
-
-
-def _same_but_for_camera_words(stem: str, name: str) -> bool:
-    bare = [[t for t in _tokens(text) if t not in ("cam", "camera", "c", "view", "port", "video", "gopro")] for text in (stem, name)]
-    return bool(bare[0]) and bare[0] == bare[1]
-
-
 def _relative(path: Path, folder: Path) -> str:
     path, folder = path.resolve(), folder.resolve()
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
 def _camera_names(file: Path) -> tuple[str, ...]:
+    from calibration.formats import read_cameras
+
     if not file.exists():
         raise FileNotFoundError(f"{file}: no such camera file; calibrate first, or name the file with --cameras")
-    return _read_cameras(file).names
-
-
-def _read_cameras(file: Path) -> Cameras:
-    from calibration.cameras import Cameras
-
-    return Cameras.load(file)
-
-
-def _fitted(cameras: Cameras, sizes: dict[str, tuple[int, int]]) -> Cameras:
-    import torch
-
-    return cameras.resized(torch.tensor([sizes[c] for c in cameras.names], dtype=torch.float64))
+    return read_cameras(file).names
 
 
 KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
