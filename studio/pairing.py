@@ -41,7 +41,8 @@ def pair(videos: Sequence[Path], names: Sequence[str], cameras_file: Path) -> tu
     if len(paired) < 2:
         raise ValueError(
             f"{cameras_file}: only {len(paired)} of its cameras {list(names)} find their video "
-            f"({[v.name for v in videos]}); 3D needs at least two. Name each video after its camera, or write `videos: {camera: file}` in take.yaml"
+            f"({[v.name for v in videos]}); 3D needs at least two. "
+            "Name each video after its camera, or write `videos: {camera: file}` in take.yaml"
         )
     odd = [f"Camera {n} has no video and is left out." for n in lost_names]
     return paired, odd + [f"Video {v.name} belongs to no camera of {cameras_file.name} and is left out." for v in lost_videos]
