@@ -62,7 +62,7 @@ def unbend_brown(
         plane = torch.where(radius > reach, moved * half / radius, moved)
         if bool((step.nan_to_num().abs() < tolerance * 1e-3).all()):
             break
-    hit = (brown(plane, k) - goal).norm(dim=-1, keepdim=True) < tolerance
+    hit = (brown(plane, k) - goal).norm(dim=-1, keepdim=True) < tolerance * (1 + length)
     return torch.where(hit & (plane.norm(dim=-1, keepdim=True) <= reach), plane, torch.nan)
 
 
