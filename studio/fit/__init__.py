@@ -1,227 +1,114 @@
-"""Fit one body to a take: one shape for all frames, pose and expression per frame, smooth, feet planted.
-
-Stages of freeing: stature and poses in closed form; every frame alone under a wide robust kernel that narrows; the shape on key
-frames; every frame alone again; the whole stretch with smoothness; contacts found, then held.
-"""
+"""The stage that fits a body to every actor of a take."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Int
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 
 from calibration.cameras import Cameras
-from rigs.anatomy import Anatomy, anatomy
 from rigs.body import Body
-from rigs.landmarks import landmark_skin
-from studio.fit import contact, initial, pulls
-from studio.fit.points import Model, Pull, State
-from studio.fit.priors import ExpressionPrior, JointPrior, Priors, Smoothness
-from studio.fit.solve import Problem, settle, settle_shape, smooth, spread
+from rigs.catalogue import open_body
+from rigs.rotation import log
+from studio.fit.person import FitConfig, Fitted, Observed, fit_actor
+from studio.take import Take
+from studio.values import Keypoints2D, Motion, Tracks3D
 
-LOCKED = ("Jaw", "LeftEye", "RightEye")
-"""Joints no keypoint sees: the expression's jawOpen and eyeLook coefficients move their flesh."""
-FAST = {"Arm": 1.5, "ForeArm": 2.0, "Hand": 2.5, "Leg": 1.5, "UpLeg": 1.2}
-"""How much livelier than the trunk a joint accelerates; fingers as `Hand`."""
+__all__ = ["FitConfig", "Fitted", "Observed", "StoredTake", "fit", "fit_actor"]
+console = Console(highlight=False)
 
 
 @dataclass(frozen=True)
-class FitConfig:
-    """Strengths are standard deviations in physical units."""
-
-    device: str = "auto"
-    """`auto`, `cpu` or `cuda`."""
-    kernel: float = 3.0
-    """Residuals beyond this many standard deviations lose their say."""
-    root_acceleration: float = 4.0
-    """m/s^2."""
-    joint_acceleration: float = 12.0
-    """rad/s^2 of trunk joints; limbs and hands are livelier."""
-    expression_acceleration: float = 40.0
-    """1/s^2."""
-    contact: float = 0.004
-    """How far a planted foot may move, m; 0 switches contacts off."""
-    key_frames: int = 48
-    """Frames on which the shape is solved."""
-    window: int = 512
-    """Frames solved together; longer takes are cut into overlapping windows."""
-    halo: int = 24
-    """Overlap of windows, frames."""
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What one actor's fit is made from."""
+class StoredTake:
+    """One actor's observations on disk; slices of frames are read when asked for."""
 
     cameras: Cameras
-    keypoints: tuple[str, ...]
-    network: str
-    fps: float
-    pixels: Float[Tensor, "C T K 2"]
-    sigma: Float[Tensor, "C T K"]
-    points: Float[Tensor, "T K 3"]
-    """Triangulated, NaN where unknown."""
+    keypoints_folder: Path
+    tracks_file: Path
+    actor: int
+    frames: int
+
+    def __len__(self) -> int:
+        return self.frames
 
     def __getitem__(self, frames: slice | Tensor) -> Observed:
-        return replace(self, pixels=self.pixels[:, frames], sigma=self.sigma[:, frames], points=self.points[frames])
+        if isinstance(frames, Tensor):
+            parts = [self[slice(int(t), int(t) + 1)] for t in frames]
+            joined = {k: torch.cat([getattr(p, k) for p in parts], axis) for k, axis in (("pixels", 1), ("sigma", 1), ("points", 0))}
+            return replace(parts[0], **joined)
+        keypoints = Keypoints2D.read(self.keypoints_folder, self.cameras.names, frames)
+        tracks = Tracks3D.load(self.tracks_file, frames)
+        pixels, sigma = tracks.observations(keypoints, self.actor)
+        return Observed(self.cameras, keypoints.keypoints, keypoints.network, keypoints.fps, pixels, sigma, tracks.points[:, self.actor])
+
+    def coverage(self) -> Int[Tensor, "T"]:
+        """How many keypoints have a 3D point in each frame."""
+        step = 2048
+        points = (Tracks3D.load(self.tracks_file, slice(t, min(t + step, self.frames))).points for t in range(0, self.frames, step))
+        return torch.cat([torch.isfinite(p[:, self.actor]).all(-1).sum(1) for p in points])
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """The result of a fit."""
+def fit(take: Take, config: FitConfig) -> Path:
+    """Fit the take's body to every actor; writes `motion_<actor>.safetensors` for each and returns the first.
 
-    shape: Float[Tensor, "S"]
-    shape_sigma: Float[Tensor, "S"]
-    state: State
-    sigma: Float[Tensor, "T J"]
-    """Standard deviation of joint positions, m."""
-    contacts: Float[Tensor, "T 4"]
-
-
-class Fitter:
-    """A body, its priors and a take's strengths, ready to fit stretches of frames."""
-
-    def __init__(self, body: Body, observed: Observed, config: FitConfig) -> None:
-        self.config, self.fps = config, observed.fps
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-        self.device = torch.device(device)
-        self.body = body.to(self.device)
-        named = tuple(n for n in observed.keypoints if n in body.keypoint_names)
-        self.columns = [observed.keypoints.index(n) for n in named]
-        self.names = named
-        skin, self.scatter = landmark_skin(body, named, observed.network)
-        self.scatter = self.scatter.to(self.device)
-        self.model = Model(self.body, skin.to(self.device))
-        self.anatomy: Anatomy = anatomy(body).to(self.device)
-        self.priors = Priors(JointPrior(self.anatomy), ExpressionPrior())
-        self.free = torch.ones(self.model.unknowns, dtype=torch.bool, device=self.device)
-        for joint in LOCKED:
-            j = 3 + 3 * body.skeleton.index(joint)
-            self.free[j : j + 3] = False
-        self.feet = [named.index(n) for n in contact.POINTS if n in named]
-
-    def smoothness(self) -> Smoothness:
-        """Accelerations of this take."""
-
-        def lively(joint: str) -> float:
-            kind = joint.removeprefix("Left").removeprefix("Right")
-            return FAST["Hand"] if kind.startswith("Hand") else FAST.get(kind, 1.0)
-
-        c = self.config
-        each = torch.tensor([lively(j) for j in self.body.skeleton.names], device=self.device)
-        return Smoothness.from_sigmas(c.root_acceleration, c.joint_acceleration * each, c.expression_acceleration, len(self.body.expression_names), self.fps)
-
-    def views(self, observed: Observed) -> pulls.Views:
-        """Keypoints on the image planes; their uncertainty joined with how far the landmark scatters on the body."""
-        pixels, sigma = observed.pixels[:, :, self.columns], observed.sigma[:, :, self.columns]
-        depth = observed.cameras.to_camera(observed.points[:, self.columns].nanmean(1, keepdim=True).to(torch.float64))[..., 2]
-        depth = torch.where(torch.isfinite(depth), depth, depth.nanmedian().nan_to_num(3.0)).clamp_min(0.3)
-        blur = self.scatter.cpu() * (observed.cameras.focal.mean(1)[:, None, None] / depth)
-        return pulls.Views.undistorted(observed.cameras, pixels, (sigma**2 + blur**2).sqrt()).to(self.device)
-
-    def problem(self, shape: Tensor, views: pulls.Views, kernel: float, planted: Tensor | None = None) -> Problem:
-        """The objective for one stretch."""
-
-        def evidence(points: Tensor, frames: slice) -> Pull:
-            pull = pulls.keypoints(points, views[frames], kernel)
-            if planted is not None:
-                pull = pull + pulls.targets(points, planted[frames], torch.full_like(points[..., 0], self.config.contact), 5.0)
-            return pull
-
-        return Problem(self.model, shape, evidence, self.priors, self.free)
-
-    def start(self, observed: Observed, shape: Tensor) -> State:
-        """Closed-form poses."""
-        points = observed.points[:, self.columns].to(self.device)
-        return initial.poses(self.body, self.anatomy, self.names, points, shape)
-
-    def alone(self, state: State, views: pulls.Views, shape: Tensor) -> State:
-        """Every frame by itself, the kernel narrowing."""
-        for kernel, iterations in ((25.0, 6), (8.0, 6), (self.config.kernel, 5)):
-            state, cost = settle(self.problem(shape, views, kernel), state, iterations)
-            state = self._rescued(state, cost, views, shape, kernel)
-        return state
-
-    def _rescued(self, state: State, cost: Tensor, views: pulls.Views, shape: Tensor, kernel: float) -> State:
-        """Frames far worse than their neighbours start again from a neighbour's pose."""
-        T = len(state)
-        if T < 3:
-            return state
-        for shift in (1, -1):
-            source = (torch.arange(T, device=self.device) - shift).clamp(0, T - 1)
-            worse = cost > 1.3 * cost[source] + 5
-            if not bool(worse.any()):
+    An actor whom no two cameras saw gets no motion and a warning; a `ValueError` where that is everyone.
+    """
+    body, cameras = open_body(take.body), take.cameras()
+    tracks = Tracks3D.load(take.tracks_file, slice(0, 1))
+    frames = Tracks3D.count(take.tracks_file)
+    warnings: list[str] = []
+    written: list[Path] = []
+    begun = time.monotonic()
+    with Progress(console=console, transient=True) as progress:
+        for a, actor in enumerate(tracks.actors):
+            source = StoredTake(cameras, take.keypoints_folder, take.tracks_file, a, frames)
+            if not bool(source.coverage().any()):
+                warnings.append(
+                    f"{actor}: no two cameras agree on this actor in any frame: no motion. Is everyone in view? See the overlays."
+                )
                 continue
-            chosen = worse.nonzero()[:, 0]
-            donor = state[source[chosen]]
-            tried, new = settle(self.problem(shape, views[chosen], kernel), donor, 6)
-            better = new < cost[chosen]
-            kept = tried.where(better, state[chosen])
-            R, root, e = state.R.clone(), state.root.clone(), state.expression.clone()
-            R[chosen], root[chosen], e[chosen] = kept.R, kept.root, kept.expression
-            state = State(R, root, e)
-            cost = cost.clone()
-            cost[chosen] = torch.where(better, new, cost[chosen])
-        return state
-
-    def shape(self, observed: Observed) -> tuple[Tensor, Tensor]:
-        """One person's shape from key frames spread over the stretch; zeros where nothing was seen."""
-        seen = torch.isfinite(observed.points).all(-1).sum(1)
-        good = (seen >= max(8, int(0.5 * float(seen.max())))).nonzero()[:, 0]
-        if not len(good) or not len(self.body.shape_names):
-            zero = torch.zeros(len(self.body.shape_names), device=self.device)
-            return zero, torch.ones_like(zero)
-        pick = good[torch.linspace(0, len(good) - 1, min(self.config.key_frames, len(good))).round().long()]
-        some = observed[pick]
-        points = some.points[:, self.columns].to(self.device)
-        shape = initial.stature(self.body, self.names, points)
-        views = self.views(some)
-        state = self.alone(self.start(some, shape), views, shape)
-        state, shape, sigma = settle_shape(self.problem(shape, views, self.config.kernel), state, 12)
-        return shape, sigma
-
-    def stretch(self, observed: Observed, shape: Tensor) -> tuple[State, Tensor, Tensor]:
-        """Poses, joint spread and contacts of consecutive frames."""
-        views, smoothness = self.views(observed), self.smoothness()
-        state = self.alone(self.start(observed, shape), views, shape)
-        problem = self.problem(shape, views, self.config.kernel)
-        state, L = smooth(problem, state, smoothness, 8)
-        contacts = torch.zeros(len(state), 4, device=self.device)
-        if self.config.contact and len(self.feet) == 4:
-            feet = self.model.place(state, shape).points[:, self.feet]
-            contacts = contact.probability(feet, self.fps)
-            on = contact.planted(contacts, self.fps)
-            held = torch.full((len(state), len(self.names), 3), torch.nan, device=self.device)
-            held[:, self.feet] = contact.anchors(feet, on)
-            problem = self.problem(shape, views, self.config.kernel, held)
-            state, L = smooth(problem, state, smoothness, 5)
-        return state, spread(problem, state, L), contacts
+            task = progress.add_task(f"fit {actor}", total=frames)
+            fitted = fit_actor(body, source, config, advance=lambda n, task=task: progress.advance(task, n))
+            motion = bound(body, fitted, actor, tracks, take.timecode)
+            motion.save(take.motion_file(actor))
+            written.append(take.motion_file(actor))
+            warnings += [f"{actor}: {line}" for line in doubts(body, fitted)]
+    take.note("fit", warnings, seconds=round(time.monotonic() - begun, 1), frames=frames)
+    if not written:
+        raise ValueError(
+            f"{take.tracks_file}: no actor is seen by two cameras in any frame; check the videos, the camera file and the frame range"
+        )
+    console.print(f"fit: {frames} frames, {len(written)} of {len(tracks.actors)} actors, {time.monotonic() - begun:.0f} s")
+    return written[0]
 
 
-def windows(frames: int, size: int, halo: int) -> Iterator[tuple[slice, slice]]:
-    """Stretches to solve, and the part of each that is kept."""
-    for a in range(0, frames, size):
-        z = min(frames, a + size)
-        low, high = max(0, a - halo), min(frames, z + halo)
-        yield slice(low, high), slice(a - low, z - low)
+def bound(body: Body, fitted: Fitted, actor: str, tracks: Tracks3D, timecode: str) -> Motion:
+    """A fit as the animation of one actor."""
+    state = fitted.state
+    rotations = log(state.R)
+    for name, value in (("rotation", rotations), ("translation", state.root), ("expression", state.expression), ("sigma", fitted.sigma)):
+        if not bool(torch.isfinite(value).all()):
+            frame = int((~torch.isfinite(value.flatten(1))).any(1).nonzero()[0])
+            raise FloatingPointError(
+                f"fit of {actor}: {name} is not finite in frame {frame}; please report this with the take's tracks3d.safetensors"
+            )
+    cpu = lambda x: x.detach().float().cpu()  # noqa: E731
+    return Motion(
+        body.name, actor, body.skeleton.names, tracks.fps, tracks.first_frame, timecode, cpu(fitted.shape), cpu(state.root), cpu(rotations),
+        cpu(state.expression), cpu(fitted.sigma), cpu(fitted.contacts),
+    )  # fmt: skip
 
 
-def fit_actor(body: Body, observed: Observed, config: FitConfig = FitConfig(), shape: Tensor | None = None) -> Fitted:
-    """Fit one person. With a known `shape` it is kept, else it is solved first."""
-    fitter = Fitter(body, observed, config)
-    if shape is None:
-        shape, shape_sigma = fitter.shape(observed)
-    else:
-        shape, shape_sigma = shape.to(fitter.device), torch.zeros_like(shape)
-    states, sigmas, contacts = [], [], []
-    for whole, kept in windows(observed.pixels.shape[1], config.window, config.halo):
-        state, sigma, planted = fitter.stretch(observed[whole], shape)
-        states.append(state[kept])
-        sigmas.append(sigma[kept])
-        contacts.append(planted[kept])
-    state = State.joined(states)
-    state = replace(state, expression=state.expression.clamp(0, 1))
-    return Fitted(shape, shape_sigma, state, torch.cat(sigmas), torch.cat(contacts))
+def doubts(body: Body, fitted: Fitted) -> list[str]:
+    """What an operator should look at, in words."""
+    found = []
+    for name, value in zip(body.shape_names, fitted.shape.tolist()):
+        if abs(value) > 3.5:
+            found.append(f"shape coefficient {name} is {value:+.1f} standard deviations: is the calibration's scale right?")
+    return found

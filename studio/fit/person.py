@@ -1,0 +1,255 @@
+"""One person from observations to a fitted body: one shape for all frames, pose and expression per frame, smooth, feet planted.
+
+Stages of freeing: stature and poses in closed form; every frame alone under a wide robust kernel that narrows; the shape on key
+frames; every frame alone again; the whole stretch with smoothness; contacts found, then held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from calibration.cameras import Cameras
+from rigs.anatomy import Anatomy, anatomy
+from rigs.body import Body
+from rigs.landmarks import landmark_skin
+from studio.fit import contact, initial, pulls
+from studio.fit.points import Model, Pull, State
+from studio.fit.priors import ExpressionPrior, JointPrior, Priors, Smoothness
+from studio.fit.solve import Problem, settle, settle_shape, smooth, spread
+
+LOCKED = ("Jaw", "LeftEye", "RightEye")
+"""Joints no keypoint sees: the expression's jawOpen and eyeLook coefficients move their flesh."""
+FAST = {"Arm": 1.5, "ForeArm": 2.0, "Hand": 2.5, "Leg": 1.5, "UpLeg": 1.2}
+"""How much livelier than the trunk a joint accelerates; fingers as `Hand`."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Strengths are standard deviations in physical units."""
+
+    device: str = "auto"
+    """`auto`, `cpu` or `cuda`."""
+    kernel: float = 3.0
+    """Residuals beyond this many standard deviations lose their say."""
+    root_acceleration: float = 4.0
+    """m/s^2."""
+    joint_acceleration: float = 12.0
+    """rad/s^2 of trunk joints; limbs and hands are livelier."""
+    expression_acceleration: float = 40.0
+    """1/s^2."""
+    contact: float = 0.004
+    """How far a planted foot may move, m; 0 switches contacts off."""
+    key_frames: int = 48
+    """Frames on which the shape is solved."""
+    window: int = 512
+    """Frames solved together; longer takes are cut into overlapping windows."""
+    halo: int = 24
+    """Overlap of windows, frames."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What one actor's fit is made from."""
+
+    cameras: Cameras
+    keypoints: tuple[str, ...]
+    network: str
+    fps: float
+    pixels: Float[Tensor, "C T K 2"]
+    sigma: Float[Tensor, "C T K"]
+    points: Float[Tensor, "T K 3"]
+    """Triangulated, NaN where unknown."""
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, frames: slice | Tensor) -> Observed:
+        return replace(self, pixels=self.pixels[:, frames], sigma=self.sigma[:, frames], points=self.points[frames])
+
+    def coverage(self) -> Int[Tensor, "T"]:
+        """How many keypoints have a 3D point in each frame."""
+        return torch.isfinite(self.points).all(-1).sum(1)
+
+
+class Source(Protocol):
+    """Observations that may lie on disk: only what is asked for is in memory."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, frames: slice | Tensor) -> Observed: ...
+    def coverage(self) -> Int[Tensor, "T"]:
+        """How many keypoints have a 3D point in each frame."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The result of a fit."""
+
+    shape: Float[Tensor, "S"]
+    shape_sigma: Float[Tensor, "S"]
+    state: State
+    sigma: Float[Tensor, "T J"]
+    """Standard deviation of joint positions, m."""
+    contacts: Float[Tensor, "T 4"]
+
+
+class Fitter:
+    """A body, its priors and a take's strengths, ready to fit stretches of frames."""
+
+    def __init__(self, body: Body, observed: Observed, config: FitConfig) -> None:  # `observed`: any stretch of the take
+        self.config, self.fps = config, observed.fps
+        device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+        self.device = torch.device(device)
+        self.body = body.to(self.device)
+        named = tuple(n for n in observed.keypoints if n in body.keypoint_names)
+        self.columns = [observed.keypoints.index(n) for n in named]
+        self.names = named
+        skin, self.scatter = landmark_skin(body, named, observed.network)
+        self.scatter = self.scatter.to(self.device)
+        self.model = Model(self.body, skin.to(self.device))
+        self.anatomy: Anatomy = anatomy(body).to(self.device)
+        self.priors = Priors(JointPrior(self.anatomy), ExpressionPrior())
+        self.free = torch.ones(self.model.unknowns, dtype=torch.bool, device=self.device)
+        for joint in LOCKED:
+            j = 3 + 3 * body.skeleton.index(joint)
+            self.free[j : j + 3] = False
+        self.feet = [named.index(n) for n in contact.POINTS if n in named]
+
+    def smoothness(self) -> Smoothness:
+        """Accelerations of this take."""
+
+        def lively(joint: str) -> float:
+            kind = joint.removeprefix("Left").removeprefix("Right")
+            return FAST["Hand"] if kind.startswith("Hand") else FAST.get(kind, 1.0)
+
+        c = self.config
+        each = torch.tensor([lively(j) for j in self.body.skeleton.names], device=self.device)
+        return Smoothness.from_sigmas(
+            c.root_acceleration, c.joint_acceleration * each, c.expression_acceleration, len(self.body.expression_names), self.fps
+        )
+
+    def views(self, observed: Observed) -> pulls.Views:
+        """Keypoints on the image planes; their uncertainty joined with how far the landmark scatters on the body."""
+        pixels, sigma = observed.pixels[:, :, self.columns], observed.sigma[:, :, self.columns]
+        depth = observed.cameras.to_camera(observed.points[:, self.columns].nanmean(1, keepdim=True).to(torch.float64))[..., 2]
+        depth = torch.where(torch.isfinite(depth), depth, depth.nanmedian().nan_to_num(3.0)).clamp_min(0.3)
+        blur = self.scatter.cpu() * (observed.cameras.focal.mean(1)[:, None, None] / depth)
+        return pulls.Views.undistorted(observed.cameras, pixels, (sigma**2 + blur**2).sqrt()).to(self.device)
+
+    def problem(self, shape: Tensor, views: pulls.Views, kernel: float, planted: Tensor | None = None) -> Problem:
+        """The objective for one stretch."""
+
+        def evidence(points: Tensor, frames: slice) -> Pull:
+            pull = pulls.keypoints(points, views[frames], kernel)
+            if planted is not None:
+                pull = pull + pulls.targets(points, planted[frames], torch.full_like(points[..., 0], self.config.contact), 5.0)
+            return pull
+
+        return Problem(self.model, shape, evidence, self.priors, self.free)
+
+    def start(self, observed: Observed, shape: Tensor) -> State:
+        """Closed-form poses."""
+        points = observed.points[:, self.columns].to(self.device)
+        return initial.poses(self.body, self.anatomy, self.names, points, shape)
+
+    def alone(self, state: State, views: pulls.Views, shape: Tensor) -> State:
+        """Every frame by itself, the kernel narrowing."""
+        for kernel, iterations in ((25.0, 6), (8.0, 6), (self.config.kernel, 5)):
+            state, cost = settle(self.problem(shape, views, kernel), state, iterations)
+            state = self._rescued(state, cost, views, shape, kernel)
+        return state
+
+    def _rescued(self, state: State, cost: Tensor, views: pulls.Views, shape: Tensor, kernel: float) -> State:
+        """Frames far worse than their neighbours start again from a neighbour's pose."""
+        T = len(state)
+        if T < 3:
+            return state
+        for shift in (1, -1):
+            source = (torch.arange(T, device=self.device) - shift).clamp(0, T - 1)
+            worse = cost > 1.3 * cost[source] + 5
+            if not bool(worse.any()):
+                continue
+            chosen = worse.nonzero()[:, 0]
+            donor = state[source[chosen]]
+            tried, new = settle(self.problem(shape, views[chosen], kernel), donor, 6)
+            better = new < cost[chosen]
+            kept = tried.where(better, state[chosen])
+            R, root, e = state.R.clone(), state.root.clone(), state.expression.clone()
+            R[chosen], root[chosen], e[chosen] = kept.R, kept.root, kept.expression
+            state = State(R, root, e)
+            cost = cost.clone()
+            cost[chosen] = torch.where(better, new, cost[chosen])
+        return state
+
+    def shape(self, observed: Source) -> tuple[Tensor, Tensor]:
+        """One person's shape from key frames spread over the stretch; zeros where nothing was seen."""
+        seen = observed.coverage()
+        good = (seen >= max(8, int(0.5 * float(seen.max())))).nonzero()[:, 0]
+        if not len(good) or not len(self.body.shape_names):
+            zero = torch.zeros(len(self.body.shape_names), device=self.device)
+            return zero, torch.ones_like(zero)
+        pick = good[torch.linspace(0, len(good) - 1, min(self.config.key_frames, len(good))).round().long()]
+        some = observed[pick]
+        points = some.points[:, self.columns].to(self.device)
+        shape = initial.stature(self.body, self.names, points)
+        views = self.views(some)
+        state = self.alone(self.start(some, shape), views, shape)
+        state, shape, sigma = settle_shape(self.problem(shape, views, self.config.kernel), state, 12)
+        return shape, sigma
+
+    def stretch(self, observed: Observed, shape: Tensor) -> tuple[State, Tensor, Tensor]:
+        """Poses, joint spread and contacts of consecutive frames."""
+        views, smoothness = self.views(observed), self.smoothness()
+        state = self.alone(self.start(observed, shape), views, shape)
+        problem = self.problem(shape, views, self.config.kernel)
+        state, L = smooth(problem, state, smoothness, 8)
+        contacts = torch.zeros(len(state), 4, device=self.device)
+        if self.config.contact and len(self.feet) == 4:
+            feet = self.model.place(state, shape).points[:, self.feet]
+            contacts = contact.probability(feet, self.fps)
+            on = contact.planted(contacts, self.fps)
+            held = torch.full((len(state), len(self.names), 3), torch.nan, device=self.device)
+            held[:, self.feet] = contact.anchors(feet, on)
+            problem = self.problem(shape, views, self.config.kernel, held)
+            state, L = smooth(problem, state, smoothness, 5)
+        return state, spread(problem, state, L), contacts
+
+
+def windows(frames: int, size: int, halo: int) -> Iterator[tuple[slice, slice]]:
+    """Stretches to solve, and the part of each that is kept."""
+    for a in range(0, frames, size):
+        z = min(frames, a + size)
+        low, high = max(0, a - halo), min(frames, z + halo)
+        yield slice(low, high), slice(a - low, z - low)
+
+
+def fit_actor(
+    body: Body,
+    observed: Source,
+    config: FitConfig | None = None,
+    shape: Float[Tensor, "S"] | None = None,
+    advance: Callable[[int], None] = lambda frames: None,
+) -> Fitted:
+    """Fit one person. A known `shape` is kept, else it is solved first. `advance` hears how many more frames are done."""
+    config = config or FitConfig()
+    fitter = Fitter(body, observed[slice(0, 1)], config)
+    if shape is None:
+        shape, shape_sigma = fitter.shape(observed)
+    else:
+        shape, shape_sigma = shape.to(fitter.device), torch.zeros_like(shape)
+    states, sigmas, contacts = [], [], []
+    for whole, kept in windows(len(observed), config.window, config.halo):
+        state, sigma, planted = fitter.stretch(observed[whole], shape)
+        states.append(state[kept])
+        sigmas.append(sigma[kept])
+        contacts.append(planted[kept])
+        advance(kept.stop - kept.start)
+    state = State.joined(states)
+    state = replace(state, expression=state.expression.clamp(0, 1))
+    return Fitted(shape, shape_sigma, state, torch.cat(sigmas), torch.cat(contacts))
