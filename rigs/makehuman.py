@@ -148,12 +148,12 @@ def _body(name: str, assets: Assets, points: Float[Tensor, "P 3"], basis: Float[
         keypoint_names=tuple(n for n in COCO_WHOLEBODY if n in JOINT_OF_KEYPOINT or n in _surface_places()),
         keypoints=_keypoints(skin, joints, joint_basis, assets.base_index),
         uv=assets.uv,
-        parts=_parts(assets.weights),
+        parts=parts(assets.weights),
         part_names=tuple(PARTS),
     )
 
 
-def _parts(weights: Float[Tensor, "V J"]) -> Int[Tensor, "V"]:
+def parts(weights: Float[Tensor, "V J"]) -> Int[Tensor, "V"]:
     names = Skeleton.human().names
     owner = torch.stack([weights[:, [names.index(n) for n in joints]].sum(1) for joints in PARTS.values()], -1)
     return owner.argmax(-1)
