@@ -1,0 +1,108 @@
+"""Files for animators and analysts: one writer a file, one table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import print as tell
+
+from rigs import catalogue
+from rigs.body import Body
+from studio.export import bvh, csv, glb, points, trc
+from studio.export.animation import Character, Rest, character
+from studio.values import Motion, Tracks3D
+
+if TYPE_CHECKING:
+    from studio.take import Take
+
+__all__ = ["EXPORTERS", "ExportConfig", "Performance", "export"]
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What `export` writes and how."""
+
+    formats: tuple[str, ...] = ("bvh", "glb", "trc", "csv")
+    """Names in the table `EXPORTERS`."""
+    rest: Rest = "t"
+    """Rest pose of characters: "t" (arms level, palms down) or "a" (the body model's own)."""
+    bvh_order: str = "ZXY"
+    """Order of BVH rotation channels: XYZ, XZY, YXZ, YZX, ZXY or ZYX."""
+    bvh_digits: int = 6
+    """Decimals of BVH numbers; at least 6."""
+    trc_up: trc.Up = "y"
+    """Up axis of TRC: "y" as OpenSim wants it, "z" as the cameras file has it."""
+    together: bool = False
+    """Also write all actors of the take into one GLB."""
+
+
+@dataclass(frozen=True)
+class Performance:
+    """One actor of a take, ready to be written."""
+
+    motion: Motion
+    body: Body
+    character: Character
+    tracks: Tracks3D | None
+    """What was triangulated, where the take still has it."""
+
+    @property
+    def actor(self) -> str:
+        """The actor's name, which files are named after."""
+        return self.motion.actor
+
+
+def _bvh(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:
+    return [bvh.write(folder / f"{performance.actor}.bvh", performance.character, config.bvh_order, config.bvh_digits)]
+
+
+def _glb(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:
+    return [glb.write(folder / f"{performance.actor}.glb", [performance.character], clip=performance.actor)]
+
+
+def _trc(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:
+    return [trc.write(folder / f"{performance.actor}.trc", points.fitted(performance.motion, performance.body), config.trc_up)]
+
+
+def _csv(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:
+    motion, body, actor = performance.motion, performance.body, performance.actor
+    tables = {"points": points.fitted(motion, body), "joints": points.joints(motion, body)}
+    if performance.tracks is not None and actor in performance.tracks.actors:
+        tables["triangulated"] = points.triangulated(performance.tracks, actor)
+    return [csv.write(folder / f"{name}_{actor}.csv", table) for name, table in tables.items()]
+
+
+EXPORTERS: dict[str, Callable[[Performance, Path, ExportConfig], list[Path]]] = {"bvh": _bvh, "glb": _glb, "trc": _trc, "csv": _csv}
+"""Format -> writer of one actor's files into a folder; the paths written."""
+
+
+def export(take: Take, config: ExportConfig) -> Path:
+    """Write every actor's motion in the chosen formats; the folder `export` of the take.
+
+    A `FileNotFoundError` names a motion that is missing; a `ValueError` an unknown format, or the frame and joint of a value that is
+    not finite.
+    """
+    if unknown := [name for name in config.formats if name not in EXPORTERS]:
+        raise ValueError(f"export: formats: unknown {unknown}; known are {sorted(EXPORTERS)}")
+    begin, folder = time.perf_counter(), take.folder / "export"
+    tracks_file = take.folder / "tracks3d.safetensors"
+    tracks = Tracks3D.load(tracks_file) if tracks_file.is_file() else None
+    performances = []
+    for actor in take.actors:
+        path = take.folder / f"motion_{actor}.safetensors"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: actor {actor!r} has no motion; run the fit first")
+        motion = Motion.load(path)
+        body = catalogue.open_body(motion.body)
+        performances.append(Performance(motion, body, character(motion, body, config.rest), tracks))
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [path for performance in performances for name in config.formats for path in EXPORTERS[name](performance, folder, config)]
+    if config.together and "glb" in config.formats and len(performances) > 1:
+        written.append(glb.write(folder / "together.glb", [p.character for p in performances], clip="together"))
+    size = sum(path.stat().st_size for path in written) / 1e6
+    tell(f"export: {len(written)} files, {size:.1f} MB ({', '.join(config.formats)}), {time.perf_counter() - begin:.1f} s")
+    return folder

@@ -1,0 +1,129 @@
+"""One actor's animation in animators' conventions: y up, facing +z, metres, double precision, relative to a chosen rest pose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rigs import rotation
+from rigs.body import Body, Shaped
+from rigs.skeleton import Skeleton
+from studio.export.rest import t_pose, tips
+from studio.values import Motion
+
+Rest = Literal["t", "a"]
+TO_Y_UP = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)
+"""Rotation from the studio's world (z up; a body at rest faces -y) to animators' (y up; it faces +z). Left stays at +x."""
+
+
+def y_up(points: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3"]:
+    """World points (or directions) with y up."""
+    return points @ TO_Y_UP.to(points.dtype).T
+
+
+@dataclass(frozen=True)
+class Character:
+    """A skeleton, its skin and its animation. Every joint's frame is parallel to the world in the rest pose `rest`."""
+
+    actor: str
+    shaped: Shaped
+    """The person, still in the studio's axes: source of mesh, weights and face."""
+    bind: Float[Tensor, "J 3"]
+    """Joint centres in the pose the mesh was modelled in, m."""
+    R_rest_bind: Float[Tensor, "J 3 3"]
+    """Rotation of each joint from the pose the mesh was modelled in to the rest pose; identity where they are the same."""
+    rest: Float[Tensor, "J 3"]
+    """Joint centres in the rest pose, soles on y = 0, m."""
+    ends: dict[int, Float[Tensor, "3"]]
+    """Where the bones of childless joints end in the rest pose, m."""
+    R_parent_joint: Float[Tensor, "T J 3 3"]
+    """Local joint rotations; identity everywhere is the rest pose."""
+    root: Float[Tensor, "T 3"]
+    """Position of the root joint, m."""
+    expression: Float[Tensor, "T E"]
+    fps: float
+    first_frame: int
+    timecode: str
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """Joint names and parents."""
+        return self.shaped.body.skeleton
+
+    @property
+    def offsets(self) -> Float[Tensor, "J 3"]:
+        """Each joint from its parent in the rest pose, m; the root from the origin."""
+        parents = torch.tensor(self.skeleton.parents)
+        return torch.where(parents[:, None] < 0, self.rest, self.rest - self.rest[parents.clamp_min(0)])
+
+    @property
+    def inverse_bind(self) -> Float[Tensor, "J 4 4"]:
+        """From the modelled mesh to each joint's frame: world joint matrix @ inverse bind carries a vertex.
+
+        The mesh stays as it was modelled whatever the rest pose, because linear blend skinning cannot be re-bound without loss.
+        """
+        matrices = torch.eye(4, dtype=self.bind.dtype).repeat(len(self.bind), 1, 1)
+        matrices[:, :3, :3] = self.R_rest_bind
+        matrices[:, :3, 3] = -(self.R_rest_bind @ self.bind[..., None])[..., 0]
+        return matrices
+
+
+def checked(motion: Motion, body: Body) -> None:
+    """Raise a `ValueError` naming actor, field, frame and joint where a motion does not fit its body or holds what is not finite."""
+    who = f"motion of {motion.actor!r}"
+    if motion.joints != body.skeleton.names:
+        raise ValueError(f"{who}: its joints are not those of body {body.name!r}; fit the take again")
+    for field, wanted in (("shape", len(body.shape_names)), ("expression", len(body.expression_names))):
+        if (found := getattr(motion, field).shape[-1]) != wanted:
+            raise ValueError(f"{who}: {field} has {found} values, body {body.name!r} needs {wanted}; fit the take again")
+    if not len(motion.translation):
+        raise ValueError(f"{who}: has no frames; fit the take again")
+    if not bool(torch.isfinite(motion.shape).all()):
+        raise ValueError(f"{who}: shape holds a value that is not finite; fit the take again")
+    root = (motion.joints[0],) * 3
+    feet = ("left heel", "left toe", "right heel", "right toe")
+    fields = {"translation": root, "rotation": motion.joints, "expression": body.expression_names, "sigma": motion.joints, "contacts": feet}
+    for field, names in fields.items():
+        wrong = (~torch.isfinite(getattr(motion, field))).nonzero()
+        if len(wrong):
+            where = f"{names[int(wrong[0][1])]} at frame {motion.first_frame + int(wrong[0][0])}"
+            raise ValueError(f"{who}: {field} of {where} is not finite ({len(wrong)} values in all); fit the take again")
+
+
+def character(motion: Motion, body: Body, rest: Rest = "t") -> Character:
+    """The motion re-expressed on a rest pose; joint positions and skinned mesh are unchanged.
+
+    With R_t the world rotation of a joint from the model's rest to the new one, local rotations become R_t[parent] R_local R_t[joint]^T.
+    """
+    if rest not in ("t", "a"):
+        raise ValueError(f"rest pose {rest!r} is none of ['t', 'a']")
+    checked(motion, body)
+    shaped = body.to(dtype=torch.float64).shaped(motion.shape.double())
+    skeleton, parents = shaped.body.skeleton, shaped.body.skeleton.parents
+    R_t = t_pose(shaped) if rest == "t" else torch.eye(3, dtype=torch.float64).expand(len(skeleton), 3, 3)
+    above = torch.stack([R_t[p] if p >= 0 else torch.eye(3, dtype=torch.float64) for p in parents])
+    stand = shaped.posed(rotation.log(above.mT @ R_t), shaped.joints[0])
+    lift = stand.vertices()[:, 2].min() if rest == "t" else 0.0
+    drop = torch.tensor([0.0, 0, 1], dtype=torch.float64) * lift
+    index = {name: skeleton.index(name) for name in tips(shaped)}
+    ends = {index[n]: stand.joints[index[n]] + R_t[index[n]] @ (p - shaped.joints[index[n]]) - drop for n, p in tips(shaped).items()}
+    R_local = above @ rotation.exp(motion.rotation.double()) @ R_t.mT
+    turn = TO_Y_UP
+    return Character(
+        actor=motion.actor,
+        shaped=shaped,
+        bind=y_up(shaped.joints),
+        R_rest_bind=turn @ R_t @ turn.T,
+        rest=y_up(stand.joints - drop),
+        ends={j: y_up(p) for j, p in ends.items()},
+        R_parent_joint=turn @ R_local @ turn.T,
+        root=y_up(motion.translation.double()),
+        expression=motion.expression.double(),
+        fps=motion.fps,
+        first_frame=motion.first_frame,
+        timecode=motion.timecode,
+    )

@@ -1,0 +1,101 @@
+"""The rest pose: what a T-pose is, and that re-expressing a motion on it moves nothing."""
+
+import pytest
+import torch
+from export_scene import motion, person, truth, y_up
+
+from studio.export.animation import character
+from studio.export.rest import aimed, t_pose
+
+
+@pytest.fixture(scope="module")
+def scene():
+    body = person()
+    moved = motion(body)
+    return body, moved, character(moved, body)
+
+
+def directions(rest, skeleton, a, b):
+    d = rest[skeleton.index(b)] - rest[skeleton.index(a)]
+    return d / d.norm()
+
+
+def test_arms_are_level_and_legs_straight_in_the_t_pose(scene):
+    body, _, c = scene
+    for side, x in (("Left", 1.0), ("Right", -1.0)):
+        for a, b in (("Arm", "ForeArm"), ("ForeArm", "Hand"), ("Hand", "HandMiddle1")):
+            assert torch.allclose(directions(c.rest, body.skeleton, side + a, side + b), torch.tensor([x, 0, 0]).double(), atol=1e-6), a
+        for a, b in (("UpLeg", "Leg"), ("Leg", "Foot")):
+            assert torch.allclose(directions(c.rest, body.skeleton, side + a, side + b), torch.tensor([0, -1.0, 0]).double(), atol=1e-6), a
+        foot = directions(c.rest, body.skeleton, side + "Foot", side + "ToeBase")
+        assert abs(foot[0]) < 1e-6 and foot[2] > 0.5
+
+
+def test_palms_look_down_and_fingers_are_straight_in_the_t_pose(scene):
+    body, _, c = scene
+    for side, x in (("Left", 1.0), ("Right", -1.0)):
+        across = directions(c.rest, body.skeleton, f"{side}HandPinky1", f"{side}HandIndex1")
+        assert abs(across[1]) < 1e-6 and across[2] > 0.5  # forefinger before little finger, neither higher
+        for finger in ("Index", "Middle", "Ring", "Pinky"):
+            first = directions(c.rest, body.skeleton, f"{side}Hand{finger}1", f"{side}Hand{finger}2")
+            second = directions(c.rest, body.skeleton, f"{side}Hand{finger}2", f"{side}Hand{finger}3")
+            end = c.ends[body.skeleton.index(f"{side}Hand{finger}3")] - c.rest[body.skeleton.index(f"{side}Hand{finger}3")]
+            assert abs(first[1]) < 1e-6 and first[0] * x > 0.7
+            assert torch.allclose(first, second, atol=1e-6) and torch.allclose(first, end / end.norm(), atol=1e-6)
+
+
+def test_bones_keep_their_length_and_the_soles_stand_on_the_floor(scene):
+    body, moved, c = scene
+    shaped = truth(body, moved).shaped
+    parents = torch.tensor(body.skeleton.parents[1:])
+    before, after = (shaped.joints[1:] - shaped.joints[parents]).norm(dim=-1), c.offsets[1:].norm(dim=-1)
+    assert torch.allclose(before, after, atol=1e-9)
+    world = torch.eye(4).double().repeat(len(c.rest), 1, 1)
+    world[:, :3, 3] = c.rest
+    bones = world @ c.inverse_bind
+    mesh = torch.cat([y_up(shaped.rest()), torch.ones(len(body.skin), 1).double()], -1)
+    stood = torch.einsum("pj,jab,pb->pa", shaped.body.skin.weights, bones, mesh)
+    assert abs(float(stood[:, 1].min())) < 1e-9
+
+
+@pytest.mark.parametrize("rest", ["t", "a"])
+def test_joints_and_skin_are_where_the_body_model_has_them_whatever_the_rest_pose(scene, rest):
+    body, moved, _ = scene
+    c = character(moved, body, rest)
+    posed = truth(body, moved)
+    R, p = c.skeleton.forward(c.R_parent_joint, c.rest, c.root)
+    assert (p - y_up(posed.joints)).abs().max() < 1e-9
+    world = torch.eye(4).double().repeat(*p.shape[:2], 1, 1)
+    world[..., :3, :3], world[..., :3, 3] = R, p
+    skin = posed.shaped.body.skin
+    neutral = posed.shaped.rest() + torch.einsum("pce,te->tpc", skin.expression_basis, moved.expression)
+    mesh = torch.cat([y_up(neutral), torch.ones(*neutral.shape[:2], 1).double()], -1)
+    skinned = torch.einsum("pj,tjab,tpb->tpa", skin.weights, world @ c.inverse_bind, mesh)[..., :3]
+    assert (skinned - y_up(posed.vertices())).abs().max() < 1e-9
+
+
+def test_the_models_own_rest_pose_is_left_alone(scene):
+    body, moved, _ = scene
+    c = character(moved, body, "a")
+    assert torch.allclose(c.rest, c.bind, atol=1e-12) and bool((c.R_rest_bind == torch.eye(3)).all())
+    assert not torch.allclose(t_pose(truth(body, moved).shaped), torch.eye(3).double(), atol=0.1)  # the other is a real change
+
+
+def test_aiming_turns_one_direction_onto_another_even_backwards():
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 20, 3, generator=g, dtype=torch.float64)
+    for start, goal in [
+        *zip(a, b),
+        (a[0], a[0]),
+        (a[0], -2 * a[0]),
+        (torch.tensor([0, 0, 1.0]).double(), torch.tensor([0, 0, -1.0]).double()),
+    ]:
+        R = aimed(start, goal)
+        assert torch.allclose(R @ start / start.norm(), goal / goal.norm(), atol=1e-9)
+        assert torch.allclose(R @ R.T, torch.eye(3).double(), atol=1e-9)
+
+
+def test_an_unknown_rest_pose_is_refused(scene):
+    body, moved, _ = scene
+    with pytest.raises(ValueError, match="rest pose 'x'"):
+        character(moved, body, "x")
