@@ -205,9 +205,15 @@ def _body(take: Take, motions: dict[str, Motion], gaps: list[str]) -> Body | Non
 
     if not motions:
         return None
-    name = next(iter(motions.values())).body
-    try:
-        return catalogue.open_body(name)
-    except (ValueError, FileNotFoundError, KeyError, ImportError) as error:
-        gaps.append(f"The body model {name!r} cannot be opened here, so no mesh is shown: {error}")
-        return None
+    wanted = next(iter(motions.values())).body
+    trouble = ""
+    for name in (take.body, wanted):  # a body from a file is opened by its path but knows itself by its name
+        try:
+            body = catalogue.open_body(name)
+        except (ValueError, FileNotFoundError, KeyError, ImportError) as error:
+            trouble = str(error)
+            continue
+        if wanted in (name, body.name):
+            return body
+    gaps.append(f"The body model {wanted!r} cannot be opened here, so no mesh is shown: {trouble or 'the take names another body'}")
+    return None

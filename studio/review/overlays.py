@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from calibration.cameras import Cameras
+from rigs import keypoints as sets
 from studio import video
 from studio.review.material import Material, Sighting, gathered
 
@@ -65,13 +67,20 @@ def drawn(
     for sighting in seen.values():
         if 0 <= t < material.count:
             dots = (sighting.pixels[c, t] + 0.5) * scale.float() - 0.5
-            image = marked(image, dots, sighting.trusted[c, t])
+            image = marked(image, dots, sighting.trusted[c, t], _sizes(material))
     for actor, sighting in seen.items():
         places = _keypoints(material, actor, frame)
         if places is not None and 0 <= t < material.count:
             dots = (sighting.pixels[c, t] + 0.5) * scale.float() - 0.5
-            image = crossed(image, dots, lens.project(places.double())[0].float())
+            image = crossed(image, dots, lens.project(places.double())[0].float(), _sizes(material))
     return image
+
+
+def _sizes(material: Material) -> list[float]:
+    """Marks of hands and face are half as large: they lie close together."""
+    small = set().union(*(sets.GROUPS[g] for g in ("face", "left_hand", "right_hand")))
+    fine = {sets.COCO_WHOLEBODY[i] for i in small}
+    return [0.5 if name in fine else 1.0 for name in material.names]
 
 
 def _keypoints(material: Material, actor: str, frame: int) -> Float[Tensor, "K 3"] | None:
@@ -113,26 +122,81 @@ def shaded(
     return cv2.addWeighted(layer, OPACITY, image, 1 - OPACITY, 0)
 
 
-def marked(image: UInt8[np.ndarray, "H W 3"], dots: Float[Tensor, "K 2"], trusted: Tensor) -> UInt8[np.ndarray, "H W 3"]:
+def marked(
+    image: UInt8[np.ndarray, "H W 3"], dots: Float[Tensor, "K 2"], trusted: Bool[Tensor, "K"], sizes: list[float]
+) -> UInt8[np.ndarray, "H W 3"]:
     """`image` with a dot on every seen keypoint: green where other views agree, red where not."""
-    radius = _stroke(image)
-    for (x, y), good in zip(dots.tolist(), trusted.tolist(), strict=True):
-        if np.isfinite(x) and np.isfinite(y):
-            cv2.circle(image, _fixed(x, y), int((radius + 1) * 2**SUBPIXEL), (20, 20, 20), -1, cv2.LINE_AA, SUBPIXEL)
+    for (x, y), good, size in zip(dots.tolist(), trusted.tolist(), sizes, strict=True):
+        radius = size * _stroke(image)
+        if np.isfinite([x, y]).all() and max(abs(x), abs(y)) < 1e5:
+            cv2.circle(image, _fixed(x, y), int((radius + 0.75) * 2**SUBPIXEL), (20, 20, 20), -1, cv2.LINE_AA, SUBPIXEL)
             cv2.circle(image, _fixed(x, y), int(radius * 2**SUBPIXEL), TRUSTED if good else REJECTED, -1, cv2.LINE_AA, SUBPIXEL)
     return image
 
 
-def crossed(image: UInt8[np.ndarray, "H W 3"], dots: Float[Tensor, "K 2"], places: Float[Tensor, "K 2"]) -> UInt8[np.ndarray, "H W 3"]:
+def crossed(
+    image: UInt8[np.ndarray, "H W 3"], dots: Float[Tensor, "K 2"], places: Float[Tensor, "K 2"], sizes: list[float]
+) -> UInt8[np.ndarray, "H W 3"]:
     """`image` with a cross where the body says each seen keypoint is, and a line from there to where it was seen."""
-    arm = _stroke(image) + 0.5
-    for (x, y), (u, v) in zip(dots.tolist(), places.tolist(), strict=True):
-        if not np.isfinite([x, y, u, v]).all() or max(abs(u), abs(v)) > 1e5:
+    for (x, y), (u, v), size in zip(dots.tolist(), places.tolist(), sizes, strict=True):
+        if not np.isfinite([x, y, u, v]).all() or max(abs(x), abs(y), abs(u), abs(v)) > 1e5:
             continue
+        arm = size * (_stroke(image) + 0.5)
         cv2.line(image, _fixed(x, y), _fixed(u, v), FITTED, 1, cv2.LINE_AA, SUBPIXEL)
         cv2.line(image, _fixed(u - arm, v - arm), _fixed(u + arm, v + arm), FITTED, 1, cv2.LINE_AA, SUBPIXEL)
         cv2.line(image, _fixed(u - arm, v + arm), _fixed(u + arm, v - arm), FITTED, 1, cv2.LINE_AA, SUBPIXEL)
     return image
+
+
+@dataclass(frozen=True)
+class Window:
+    """A cut-out of one size around the actors, its centre a frame's own."""
+
+    size: tuple[int, int]
+    """Width and height, px of the video."""
+    centres: dict[int, tuple[float, float]]
+
+    @classmethod
+    def around(cls, material: Material, seen: dict[str, Sighting], camera: str, frames: list[int], margin: float = 1.3) -> Window:
+        """The smallest window that holds all actors in each of `frames`; the whole picture where nobody is."""
+        width, height = (int(v) for v in material.cameras[camera].size[0].tolist())
+        boxes = {f: box for f in frames if (box := _box(material, seen, camera, f)) is not None}
+        if not boxes:
+            return cls((width, height), {})
+        w = max(b[2] - b[0] for b in boxes.values()) * margin
+        h = max(b[3] - b[1] for b in boxes.values()) * margin
+        w, h = max(w, 0.6 * h, 0.25 * width), max(h, 0.6 * w, 0.25 * height)
+        centres = {f: ((b[0] + b[2]) / 2, (b[1] + b[3]) / 2) for f, b in boxes.items()}
+        return cls((min(int(w), width), min(int(h), height)), centres)
+
+    def cut(self, image: UInt8[np.ndarray, "H W 3"], frame: int, longest: int) -> UInt8[np.ndarray, "h w 3"]:
+        """This window of `image`, no side longer than `longest`."""
+        height, width = image.shape[:2]
+        w, h = min(self.size[0], width), min(self.size[1], height)
+        x, y = self.centres.get(frame, (width / 2, height / 2))
+        left, top = round(min(max(x - w / 2, 0), width - w)), round(min(max(y - h / 2, 0), height - h))
+        part = image[top : top + h, left : left + w]
+        scale = longest / max(w, h)
+        if scale >= 1:
+            return part
+        return cv2.resize(part, (max(round(w * scale), 1), max(round(h * scale), 1)), interpolation=cv2.INTER_AREA)
+
+
+def _box(material: Material, seen: dict[str, Sighting], camera: str, frame: int) -> tuple[float, float, float, float] | None:
+    """Left, top, right, bottom of all actors in a picture, px: of the bodies, else of the keypoints that views agree on."""
+    c, t = material.cameras.index(camera), frame - material.first
+    dots = []
+    for actor, sighting in seen.items():
+        places = _keypoints(material, actor, frame)
+        found = None if places is None else material.cameras[camera].project(places.double())[0].float()
+        if (found is None or not bool(torch.isfinite(found).any())) and 0 <= t < material.count:
+            found = torch.where(sighting.trusted[c, t][:, None], sighting.pixels[c, t], torch.nan)
+        if found is not None:
+            dots.append(found[torch.isfinite(found).all(-1)])
+    points = torch.cat(dots) if dots else torch.zeros(0, 2)
+    size = material.cameras[camera].size[0].float()
+    points = points[((points >= 0) & (points < size)).all(-1)]
+    return None if len(points) < 3 else (*points.min(0).values.tolist(), *points.max(0).values.tolist())
 
 
 def _stroke(image: np.ndarray) -> float:

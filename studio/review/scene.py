@@ -1,0 +1,162 @@
+"""The take in 3D: bodies, triangulated points and cameras as one page that plays offline (viser's own viewer, taken from its wheel)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import viser
+from jaxtyping import Float
+from torch import Tensor
+
+from rigs import rotation
+from studio.review.material import Material
+from studio.review.overlays import COLOURS
+
+BONES_A_VERTEX = 4
+"""What the viewer skins with."""
+
+
+@dataclass(frozen=True)
+class Playback:
+    """A page of its own, and what it shows of the take."""
+
+    html: str
+    shown: int
+    """Frames in it."""
+    step: int
+    """Video frames from one shown frame to the next."""
+
+
+def playback(material: Material, most_frames: int = 600, most_fps: float = 30.0) -> Playback:
+    """The take as a page with play bar, scrubber, speed and orbit; every `step`-th frame so that it stays within both limits."""
+    fps = material.fps or most_fps
+    step = max(math.ceil(fps / most_fps - 1e-6), math.ceil(material.count / most_frames), 1)
+    frames = list(range(0, material.count, step))
+    silent = io.StringIO()
+    with contextlib.redirect_stdout(silent):
+        server = viser.ViserServer(host="127.0.0.1", port=_free_port(), verbose=False)
+        try:
+            html = _recorded(server, material, frames, step / fps)
+        finally:
+            server.stop()
+    # The viewer follows the reader's system as the rest of the report does.
+    html = html.replace("{darkMode:false}", "{darkMode:matchMedia('(prefers-color-scheme: dark)').matches}")
+    return Playback(html, len(frames), step)
+
+
+def _recorded(server: viser.ViserServer, material: Material, frames: list[int], pause: float) -> str:
+    scene = server.scene
+    scene.set_up_direction("+z")
+    scene.configure_environment_map(hdri=None)
+    scene.add_light_hemisphere("/light/sky", sky_color=(255, 255, 255), ground_color=(120, 115, 110), intensity=2.0)
+    scene.world_axes.visible = False
+    middle, reach = _volume(material)
+    side = 2 * math.ceil(reach + 1)
+    scene.add_grid("/floor", side, side, position=(round(middle[0]), round(middle[1]), 0.0), cell_size=0.5, section_size=1.0)
+    _add_cameras(scene, material, reach)
+    server.initial_camera.look_at = (middle[0], middle[1], 0.9)
+    server.initial_camera.position = (middle[0] + 1.9, middle[1] - 3.4, 1.9)
+    actors = [_Figure(scene, material, actor, number) for number, actor in enumerate(material.actors)]
+    for figure in actors:
+        figure.show(frames[0] if frames else 0)
+    serializer = server.get_scene_serializer()
+    for t in frames[1:]:
+        serializer.insert_sleep(pause)
+        for figure in actors:
+            figure.show(t)
+    serializer.insert_sleep(pause)
+    return serializer.as_html()
+
+
+def _volume(material: Material) -> tuple[tuple[float, float], float]:
+    """Where the actors are, m, and how far from there the farthest camera stands."""
+    points = [material.triangulated(a).reshape(-1, 3) for a in material.actors]
+    points += [m.translation for m in material.motions.values()]
+    points = torch.cat(points) if points else torch.zeros(0, 3)
+    points = points[torch.isfinite(points).all(-1)]
+    middle = points.median(0).values[:2] if len(points) else material.cameras.position.mean(0)[:2].float()
+    reach = (material.cameras.position[:, :2].float() - middle).norm(dim=-1).max()
+    return (float(middle[0]), float(middle[1])), min(float(reach), 50.0)
+
+
+def _add_cameras(scene: viser.SceneApi, material: Material, reach: float) -> None:
+    """A frustum and a name at every camera."""
+    cameras = material.cameras
+    turns = rotation.quaternion(cameras.R_camera_world.mT).numpy()
+    for c, name in enumerate(cameras.names):
+        width, height = cameras.size[c].tolist()
+        fov = 2 * math.atan(height / 2 / float(cameras.focal[c, 1]))
+        place = cameras.position[c].numpy()
+        scene.add_camera_frustum(
+            f"/cameras/{c}", fov, width / height, scale=max(0.15, 0.05 * reach), color=(120, 120, 130), wxyz=turns[c], position=place
+        )
+        scene.add_label(f"/cameras/{c}/name", name, font_screen_scale=0.9, anchor="bottom-center")
+
+
+class _Figure:
+    """One actor in the scene: a skinned mesh and the triangulated points."""
+
+    def __init__(self, scene: viser.SceneApi, material: Material, actor: str, number: int) -> None:
+        self.points = material.triangulated(actor)
+        self.cloud = scene.add_point_cloud(
+            f"/points/{number}", np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), point_size=0.012, point_shape="circle"
+        )
+        self.turns, self.places, self.mesh = None, None, None
+        motion = material.motions.get(actor)
+        if motion is not None and material.body is not None:
+            posed = list(material.poses(actor))
+            turns = rotation.quaternion(torch.cat([p.R_world_joint for p in posed]))
+            self.turns = material.on_time_line(turns, motion.first_frame, 0, torch.nan).numpy()
+            self.places = material.on_time_line(torch.cat([p.joints for p in posed]), motion.first_frame, 0, torch.nan).numpy()
+            self.mesh = self._mesh(scene, material, actor, number)
+
+    def _mesh(self, scene: viser.SceneApi, material: Material, actor: str, number: int) -> Any:
+        body = material.body
+        assert body is not None
+        shaped = body.shaped(material.motions[actor].shape)
+        J = len(body.skeleton)
+        return scene.add_mesh_skinned(
+            f"/actors/{number}",
+            shaped.rest().numpy(),
+            body.triangles.numpy(),
+            bone_wxyzs=np.tile(np.array([1.0, 0.0, 0.0, 0.0]), (J, 1)),
+            bone_positions=shaped.joints.numpy(),
+            skin_weights=strongest(body.skin.weights).numpy(),
+            color=COLOURS[number % len(COLOURS)],
+            side="double",
+        )
+
+    def show(self, t: int) -> None:
+        """Go to frame `t` of the time line."""
+        points = self.points[t] if t < len(self.points) else torch.zeros(0, 3)
+        points = points[torch.isfinite(points).all(-1)].numpy()
+        self.cloud.points = points
+        self.cloud.colors = np.tile(np.array([[250, 190, 60]], np.uint8), (len(points), 1))
+        if self.mesh is None or self.turns is None or self.places is None:
+            return
+        there = bool(np.isfinite(self.places[t]).all() and np.isfinite(self.turns[t]).all())
+        self.mesh.visible = there
+        if there:
+            for bone, turn, place in zip(self.mesh.bones, self.turns[t], self.places[t], strict=True):
+                bone.wxyz, bone.position = turn, place
+
+
+def strongest(weights: Float[Tensor, "V J"], most: int = BONES_A_VERTEX) -> Float[Tensor, "V J"]:
+    """Skinning weights with all but the `most` largest of every vertex set to zero; rows again sum to one."""
+    top = weights.topk(min(most, weights.shape[1]), dim=-1)
+    kept = torch.zeros_like(weights).scatter(-1, top.indices, top.values)
+    return kept / kept.sum(-1, keepdim=True).clamp_min(1e-12)
+
+
+def _free_port() -> int:
+    """A port nobody listens on; the viewer's server never serves anything here, but it insists on one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
