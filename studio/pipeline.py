@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -19,7 +20,7 @@ from studio.review import ReportConfig, report
 from studio.take import Take
 from studio.track import TrackConfig, track
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ def step(take: Take, name: str, config: Any, force: bool = False) -> Path:
         return outputs[0]
     for path in outputs:
         unseal(path)
+        if force and path == take.keypoints_folder:  # cameras already done would be kept: the stage goes on where it was
+            shutil.rmtree(path, ignore_errors=True)
     sweep(take.folder)
     try:
         STAGES[name](take, config)
@@ -80,7 +83,7 @@ def reads(take: Take, name: str, config: Any) -> list[Path]:
     given = [v for f in fields(config) if isinstance(v := getattr(config, f.name), Path) and v.exists()]
     cameras, notes = take.cameras_file, [p for p in sorted((take.folder / "notes").glob("*.json")) if p.stem != "report"]
     return {
-        "detect": [*take.videos.values(), cameras],
+        "detect": [*take.videos.values()],
         "track": [keypoints, cameras],
         "fit": [take.tracks_file, keypoints, cameras],
         "export": [*motions, take.tracks_file],

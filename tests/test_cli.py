@@ -1,0 +1,184 @@
+"""The command line: what it prints, what it refuses, and how it ends."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from small_footage import film, rig
+
+from studio import cli, doctor
+from studio.take import Session, Take
+
+
+@pytest.fixture
+def footage(tmp_path):
+    rig(["left", "right"]).save(tmp_path / "cameras.yaml")
+    for name in ("left", "right"):
+        film(tmp_path / "videos" / f"{name}.mp4")
+    return tmp_path
+
+
+def call(*words):
+    return cli.call([str(w) for w in words])
+
+
+def test_help_is_quick_because_it_loads_no_networks():
+    begun = time.perf_counter()
+    code = "import sys; from studio import cli; cli.call(['--help']); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - begun < 5  # loose: the machine may be busy; torch alone takes two seconds
+    assert all(verb in done.stdout for verb in (*cli.VERBS, *cli.STAGES))
+
+
+@pytest.mark.parametrize("verb", list(cli.VERBS))
+def test_every_verb_explains_itself(verb, capsys):
+    with pytest.raises(SystemExit) as end:
+        call(verb, "--help")
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert f"usage: studio {verb}" in text and "{None}" not in text
+
+
+def test_our_errors_are_one_line_and_two(footage, capsys):
+    assert call("run", footage / "videos", "--cameras", footage / "nowhere.yaml", "--out", footage / "out") == 2
+    told = capsys.readouterr().err.strip()
+    assert "nowhere.yaml: no such camera file" in told and "\n" not in told and "Traceback" not in told
+
+
+def test_a_fault_of_the_studio_is_told_apart_and_shown_in_full_with_debug(monkeypatch, capsys):
+    def broken() -> None:
+        """Break."""
+        raise RuntimeError("wheel came off")
+
+    monkeypatch.setitem(cli.VERBS, "doctor", broken)
+    assert call("doctor") == 1
+    assert "RuntimeError: wheel came off" in capsys.readouterr().err
+    with pytest.raises(RuntimeError):
+        call("doctor", "--debug")
+
+
+def test_ctrl_c_ends_with_one_line(monkeypatch, capsys):
+    def stopped() -> None:
+        """Stop."""
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.VERBS, "doctor", stopped)
+    assert call("doctor") == 130
+    told = capsys.readouterr().err.strip()
+    assert "\n" not in told and "the same command goes on" in told
+
+
+def test_an_unknown_verb_lists_the_known(capsys):
+    assert call("runn") == 2
+    assert "no verb 'runn'" in capsys.readouterr().err
+
+
+def test_a_session_is_made_filled_and_not_overwritten(footage, capsys):
+    assert call("new", footage / "day") == 0
+    assert call("add-take", footage / "day", "walk", footage / "videos") == 0
+    assert Session.open(footage / "day").takes() == ("walk",)
+    (footage / "day/calibration/cameras.yaml").write_text((footage / "cameras.yaml").read_text())
+    assert sorted(Session.open(footage / "day").take("walk").videos) == ["left", "right"]
+    assert call("new", footage / "day") == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--out", "x"], "needs --cameras FILE"),
+        (["--cameras", "cameras.yaml"], "needs --out DIR"),
+        (["--cameras", "cameras.yaml", "--out", "x", "--frames", "9:3"], "FIRST:LAST"),
+        (["--cameras", "cameras.yaml", "--out", "x", "--frames", "3"], "FIRST:LAST"),
+        (["--cameras", "cameras.yaml", "--out", "x", "--keypoints", "none"], "none: --keypoints needs a folder"),
+        (["--cameras", "cameras.yaml", "--out", "x", "--detector", "eagle"], "detector: 'eagle' is none of"),
+        (["--cameras", "cameras.yaml", "--out", "x", "--timecode", "10"], "HH:MM:SS:FF"),
+        (["--cameras", "cameras.yaml", "--out", "x", "--settings", "none.yaml"], "none.yaml: no such settings file"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_anything_is_written(footage, monkeypatch, capsys, words, told):
+    monkeypatch.chdir(footage)
+    assert call("run", "videos", *words) == 2
+    assert told in capsys.readouterr().err
+    assert not (footage / "x").exists()
+
+
+def test_run_hands_the_pipeline_what_was_asked_and_writes_it_down(footage, monkeypatch):
+    from studio import pipeline
+
+    asked = []
+    monkeypatch.setattr(pipeline, "run", lambda take, config, force: asked.append((take, config, force)))
+    (footage / "op").mkdir()
+    words = ["--frames", "1:5", "--actors", "2", "--keypoints", footage / "op", "--force"]
+    assert call("run", footage / "videos", "--cameras", footage / "cameras.yaml", "--out", footage / "out", *words) == 0
+    take, config, force = asked[0]
+    assert (take.frames, take.actors, force) == ((1, 5), ("actor1", "actor2"), True)
+    assert config.detect.keypoints == footage / "op"
+    assert yaml.safe_load((footage / "out/settings.yaml").read_text()) == {"detect": {"keypoints": str(footage / "op")}}
+    assert Take.open(footage / "out") == take
+    assert call("run", footage / "out") == 0  # by its folder alone
+    assert asked[1] == (take, config, False)
+
+
+def test_a_stage_offers_its_settings_as_flags_and_takes_the_takes_own(footage, monkeypatch):
+    from studio import pipeline
+
+    Take.of([footage / "videos"], footage / "cameras.yaml", footage / "out").save()
+    (footage / "out/settings.yaml").write_text("fit: {kernel: 2.5}\n")
+    asked = []
+    monkeypatch.setattr(pipeline, "step", lambda take, name, config, force: asked.append((take.folder, name, config, force)))
+    assert call("fit", footage / "out", "--window", "99", "--force") == 0
+    folder, name, config, force = asked[0]
+    assert (folder, name, config.kernel, config.window, force) == (footage / "out", "fit", 2.5, 99, True)
+
+
+def test_cameras_are_converted_to_the_format_of_the_name(footage, capsys):
+    from calibration.formats import read_cameras
+
+    assert call("cameras", "convert", footage / "cameras.yaml", footage / "cameras.toml") == 0
+    there, back = read_cameras(footage / "cameras.yaml"), read_cameras(footage / "cameras.toml")
+    assert back.names == there.names
+    assert (back.position - there.position).norm(dim=-1).max() < 1e-6
+    assert call("cameras", "convert", footage / "cameras.yaml", footage / "cameras.docx") == 2
+    assert "docx" in capsys.readouterr().err
+
+
+def test_a_missing_system_library_is_named_with_its_package():
+    message = "ImportError: libGL.so.1: cannot open shared object file: No such file or directory"
+    assert doctor.remedy_for(message, "cv2") == "apt-get install -y libgl1"
+    assert "libfoo.so.3" in doctor.remedy_for("libfoo.so.3: cannot open shared object file", "x")
+    assert "pip install" in doctor.remedy_for("ModuleNotFoundError: No module named 'av'", "av")
+
+
+def test_the_doctor_fails_a_machine_whose_module_does_not_import(tmp_path, monkeypatch):
+    (tmp_path / "limping.py").write_text("raise ImportError('libEGL.so.1: cannot open shared object file')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path(cli.__file__).parent.parent)]))
+    finding = doctor._import("Limping", "limping")
+    assert (finding.state, finding.remedy) == ("fail", "apt-get install -y libegl1")
+
+
+def test_the_doctor_survives_a_module_that_takes_its_process_down(tmp_path, monkeypatch):
+    (tmp_path / "dying.py").write_text("import os; os._exit(9)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert doctor._import("Dying", "dying").state == "fail"
+
+
+def test_the_doctor_warns_of_a_folder_it_may_not_write(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("STUDIO_CACHE", str(tmp_path / "file" / "cache"))
+    finding = doctor._cache()
+    assert finding.state == "fail" and "STUDIO_CACHE" in finding.remedy
+
+
+def test_the_doctors_exit_code_tells_whether_something_fails(monkeypatch, capsys):
+    findings = [doctor.Finding("a", "pass", "well"), doctor.Finding("b", "warn", "so so", "look")]
+    monkeypatch.setattr(doctor, "found", lambda: iter(findings))
+    assert doctor.examine() == 0
+    findings.append(doctor.Finding("c", "fail", "gone", "bring it back"))
+    assert doctor.examine() == 1
+    assert "bring it back" in capsys.readouterr().out
