@@ -1,0 +1,200 @@
+"""The detect stage: what is seen in every frame of every camera, as keypoints in the image."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich import print as say
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from studio.detect.chunks import Piece, join, pieces_of, see_piece
+from studio.detect.openpose import read_keypoints
+from studio.freshness import stamp
+from studio.take import Take
+from studio.values import Keypoints2D
+
+
+@dataclass(frozen=True)
+class DetectConfig:
+    """How people are looked for."""
+
+    detector: Literal["mediapipe", "holistic"] = "mediapipe"
+    """`mediapipe`: its networks on our own regions, several people; `holistic`: its own one-person solution."""
+    keypoints: Path | None = None
+    """A folder of OpenPose JSON, used in place of the networks."""
+    people: int = 3
+    """Most people followed in one image."""
+    masks: bool = True
+    """Also write who covers which pixel."""
+    mask_reduction: int = 4
+    """Masks are smaller than the video by this factor."""
+    search_every: int = 10
+    """Frames between searches of the whole image for people who came in."""
+    regions: int = 1
+    """Slightly different regions over which a body is averaged: less noise, proportionally more time."""
+    piece: int = 500
+    """Frames after which the work so far is safe on disk."""
+    workers: int = 0
+    """Processes; 0 for one a processor."""
+
+
+def detect(take: Take, config: DetectConfig | None = None) -> Path:
+    """Writes `keypoints2d/<camera>.safetensors` and `masks/<camera>.mkv`; the folder of the former.
+
+    Cameras that are fresh are skipped, pieces finished by a run that was killed are used. `ValueError` names a broken file.
+    """
+    config = config or DetectConfig()
+    started = time.perf_counter()
+    if config.keypoints is not None:
+        return _imported(take, config, started)
+    jobs = {camera: list(_pieces(take, camera, config)) for camera in sorted(take.videos)}
+    stale = {camera: pieces for camera, pieces in jobs.items() if not _is_fresh(take, camera, pieces[0])}
+    warnings = _run([p for pieces in _interleaved(stale) for p in pieces if not p.done], stale, config.workers)
+    for camera, pieces in stale.items():
+        join(pieces, *_outputs(take, camera))
+        shutil.rmtree(pieces[0].folder)
+    _remove_empty(take.folder / "parts" / "detect", take.folder / "parts")
+    _summary(take, started, len(stale), warnings)
+    return take.keypoints_folder
+
+
+def _remove_empty(*folders: Path) -> None:
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _outputs(take: Take, camera: str) -> tuple[Path, Path]:
+    return take.keypoints_folder / f"{camera}.safetensors", take.folder / "masks" / f"{camera}.mkv"
+
+
+def _pieces(take: Take, camera: str, config: DetectConfig) -> Iterator[Piece]:
+    """One camera's job, cut up."""
+    first, last = take.span
+    # What does not change a number is not part of the record.
+    facts = {k: v for k, v in asdict(config).items() if k not in ("workers", "keypoints")}
+    template = Piece(
+        camera=camera,
+        video=take.videos[camera],
+        first=first,
+        last=last,
+        begin=first,
+        fps=float(take.fps),
+        detector=config.detector,
+        settings={"search_every": config.search_every, "regions": config.regions},
+        people=config.people if config.detector == "mediapipe" else 1,
+        reduction=config.mask_reduction if config.masks else 0,
+        folder=take.folder / "parts" / "detect" / camera,
+        record=stamp([take.videos[camera]], {**facts, "frames": [first, last]}),
+    )
+    return pieces_of(template, first, last, max(config.piece, 1))
+
+
+def _is_fresh(take: Take, camera: str, piece: Piece) -> bool:
+    file, masks = _outputs(take, camera)
+    return Keypoints2D.record(file) == piece.record and (not piece.reduction or masks.is_file())
+
+
+def _interleaved(jobs: dict[str, list[Piece]]) -> Iterator[list[Piece]]:
+    """The first piece of every camera, then the second: cameras finish together."""
+    for i in range(max((len(p) for p in jobs.values()), default=0)):
+        yield [pieces[i] for pieces in jobs.values() if i < len(pieces)]
+
+
+def _run(todo: list[Piece], jobs: dict[str, list[Piece]], workers: int) -> list[str]:
+    """Sees the pieces, one process each at a time; what was odd about the videos."""
+    if not todo:
+        return []
+    processes = min(workers or os.cpu_count() or 1, len(todo))
+    columns = (TextColumn("detect {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        total = sum(p.last - p.first for pieces in jobs.values() for p in pieces)
+        done = total - sum(p.last - p.first for p in todo)
+        bar = progress.add_task(f"{len(jobs)} cameras", total=total, completed=done)
+        if processes == 1:
+            found = [see_piece(piece, lambda _: progress.advance(bar) is None) for piece in todo]
+        else:
+            found = _run_apart(todo, processes, lambda count: progress.update(bar, completed=done + count))
+    return sorted({warning for warning in found if warning})
+
+
+def _run_apart(todo: list[Piece], processes: int, show: Callable[[int], None]) -> list[str | None]:
+    """In processes of their own. An interruption lets each stop after its frame and leaves finished pieces in place."""
+    context = multiprocessing.get_context("spawn")
+    counter, stop = context.Value("q", 0), context.Event()
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_worker, initargs=(counter, stop))
+    try:
+        futures: list[Future[str | None]] = [pool.submit(_see, piece) for piece in todo]
+        while not all(future.done() for future in futures):
+            time.sleep(0.2)
+            show(counter.value)
+            if any(f.done() and f.exception() for f in futures):
+                break
+        return [future.result() for future in futures if future.done()]
+    finally:
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_shared: dict[str, Any] = {}
+
+
+def _begin_worker(counter: Any, stop: Any) -> None:
+    """The parent alone answers to Ctrl-C; one thread each, since there is a process for every processor."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import cv2
+    import torch
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    _shared.update(counter=counter, stop=stop)
+
+
+def _see(piece: Piece) -> str | None:
+    def step(_: str) -> bool:
+        with _shared["counter"].get_lock():
+            _shared["counter"].value += 1
+        return not _shared["stop"].is_set()
+
+    return see_piece(piece, step)
+
+
+def _imported(take: Take, config: DetectConfig, started: float) -> Path:
+    """The keypoints another program found."""
+    assert config.keypoints is not None
+    first, last = take.span
+    sizes = {camera: (info.width, info.height) for camera, info in take.probes.items()}
+    whole = read_keypoints(config.keypoints, sorted(take.videos), float(take.fps), first, last, sizes)
+    record = stamp([config.keypoints], {"frames": [first, last]})
+    for i, camera in enumerate(whole.cameras):
+        one = {n: getattr(whole, n)[i : i + 1] for n in ("pixels", "sigma", "confidence")}
+        Keypoints2D((camera,), whole.keypoints, whole.network, whole.fps, whole.first_frame, **one).save(
+            _outputs(take, camera)[0], **record
+        )
+    _summary(take, started, len(whole.cameras), [])
+    return take.keypoints_folder
+
+
+def _summary(take: Take, started: float, new: int, warnings: list[str]) -> None:
+    """One line with what was seen, and a note for the report."""
+    shares = {}
+    for camera in sorted(take.videos):
+        seen = Keypoints2D.load(_outputs(take, camera)[0]).confidence[0] > 0
+        parts = {"body": slice(5, 17), "face": slice(23, 91), "left hand": slice(92, 112), "right hand": slice(113, 133)}
+        shares[camera] = {part: float((seen[..., which].sum(-1) > 5).any(-1).float().mean()) for part, which in parts.items()}
+    first, last = take.span
+    means = ", ".join(f"{part} {100 * sum(s[part] for s in shares.values()) / len(shares):.0f}%" for part in next(iter(shares.values())))
+    took = f"{new} new, {time.perf_counter() - started:.0f} s"
+    say(f"detect: {len(shares)} cameras x {last - first:,} frames ({took}); seen in {means} of them")
+    for warning in warnings:
+        say(f"[yellow]detect: {warning}")
+    take.note("detect", warnings, seen=shares)

@@ -1,0 +1,189 @@
+"""One piece of one camera's video through a detector, and the pieces put together: what makes a killed run go on where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from scipy.optimize import linear_sum_assignment
+
+from rigs.keypoints import COCO_WHOLEBODY
+from studio.detect.landmarks import Sight
+from studio.values import Keypoints2D
+from studio.video import BrokenVideo, VideoWriter, frames, probe
+
+Array = np.ndarray
+WARM_UP = 15
+"""Frames looked at before a piece, so that everybody is being followed when it begins."""
+FIELDS = ("pixels", "sigma", "confidence", "skeleton")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some frames of one camera, and where what is seen in them goes."""
+
+    camera: str
+    video: Path
+    first: int
+    last: int
+    """One past the last frame."""
+    begin: int
+    """First frame of the camera's whole job; there is no warming up before it."""
+    fps: float
+    detector: str
+    settings: dict[str, Any]
+    people: int
+    reduction: int
+    """Of the masks; 0 for none."""
+    folder: Path
+    record: dict[str, Any]
+    """What the results depend on."""
+
+    @property
+    def file(self) -> Path:
+        """Of the keypoints."""
+        return self.folder / f"{self.first:07d}.safetensors"
+
+    @property
+    def masks(self) -> Path:
+        """Of the masks."""
+        return self.folder / f"{self.first:07d}.mkv"
+
+    @property
+    def done(self) -> bool:
+        """Whether it was finished before, with the same inputs and settings."""
+        return Keypoints2D.record(self.file) == self.record and (not self.reduction or self.masks.is_file())
+
+
+def see_piece(piece: Piece, step: Callable[[str], bool]) -> str | None:
+    """Writes the piece's files; a warning where the video breaks off.
+
+    `step` is told of every frame; when it says False, `InterruptedError` is raised and nothing is left.
+    """
+    from studio.detect.mediapipe import DETECTORS
+
+    detector = DETECTORS[piece.detector](people=piece.people, reduction=piece.reduction, **piece.settings)
+    count = piece.last - piece.first
+    values = {
+        "pixels": np.full((1, count, piece.people, len(COCO_WHOLEBODY), 2), np.nan, np.float32),
+        "sigma": np.full((1, count, piece.people, len(COCO_WHOLEBODY)), np.nan, np.float32),
+        "confidence": np.zeros((1, count, piece.people, len(COCO_WHOLEBODY)), np.float32),
+        "skeleton": np.full((1, count, piece.people, len(COCO_WHOLEBODY), 3), np.nan, np.float32),
+    }
+    warning = None
+    source = frames(piece.video, max(piece.first - WARM_UP, piece.begin), piece.last)
+    with _Masks(piece) as masks:
+        while True:
+            try:
+                number, image = next(source)
+            except StopIteration:
+                break
+            except BrokenVideo as broken:
+                warning = str(broken)
+                break
+            sights = detector.see(image)
+            t = number - piece.first
+            if t < 0:
+                continue
+            for slot, sight in sights.items():
+                for name in FIELDS:
+                    values[name][0, t, slot] = getattr(sight, name)
+            masks.write(t, sights)
+            if not step(piece.camera):
+                raise InterruptedError
+        masks.fill(count)
+    tensors: dict[str, Any] = {name: torch.from_numpy(value) for name, value in values.items()}
+    Keypoints2D((piece.camera,), COCO_WHOLEBODY, "mediapipe", piece.fps, piece.first, **tensors).save(piece.file, **piece.record)
+    return warning
+
+
+class _Masks:
+    """Streams labels (0 background, slot + 1 a person) into the piece's video, one image for every frame."""
+
+    def __init__(self, piece: Piece) -> None:
+        self._writer = None
+        if piece.reduction:
+            info = probe(piece.video)
+            self._shape = (-(-info.height // piece.reduction), -(-info.width // piece.reduction))
+            piece.folder.mkdir(parents=True, exist_ok=True)
+            self._writer = VideoWriter(piece.masks, self._shape[1], self._shape[0], piece.fps, codec="ffv1 gray")
+        self._next = 0
+
+    def write(self, t: int, sights: dict[int, Sight]) -> None:
+        """The labels of frame t; frames that could not be decoded before it are empty."""
+        if self._writer is None:
+            return
+        self.fill(t)
+        self._writer.write(_labels(sights, self._shape))
+        self._next = t + 1
+
+    def fill(self, until: int) -> None:
+        """Empty images up to frame `until`."""
+        while self._writer is not None and self._next < until:
+            self._writer.write(np.zeros(self._shape, np.uint8))
+            self._next += 1
+
+    def __enter__(self) -> _Masks:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._writer is not None:
+            self._writer.__exit__(*error)
+
+
+def _labels(sights: dict[int, Sight], shape: tuple[int, int]) -> UInt8[Array, "h w"]:
+    """The likeliest person of every pixel, 0 where none is likelier than not."""
+    labels, best = np.zeros(shape, np.uint8), np.full(shape, 0.5)
+    for slot, sight in sights.items():
+        if sight.mask is not None:
+            better = sight.mask > best
+            labels[better], best[better] = slot + 1, sight.mask[better]
+    return labels
+
+
+def join(pieces: list[Piece], file: Path, masks: Path) -> Keypoints2D:
+    """One file a camera from its pieces; a person keeps his slot across the seams, unused slots at the end go."""
+    parts = [Keypoints2D.load(piece.file) for piece in pieces]
+    orders = [tuple(range(parts[0].pixels.shape[2]))]
+    for before, after in pairwise(parts):
+        orders.append(_continued(before.pixels[0, -1][list(orders[-1])], after.pixels[0, 0]))
+    whole = {n: torch.cat([getattr(p, n)[:, :, list(o)] for p, o in zip(parts, orders, strict=True)], 1) for n in FIELDS}
+    used = (whole["confidence"] > 0).any(-1).any(1)[0].nonzero().flatten().tolist()
+    depth = max(used, default=0) + 1
+    first = pieces[0]
+    joined = Keypoints2D(
+        (first.camera,), COCO_WHOLEBODY, "mediapipe", first.fps, first.first, **{n: v[:, :, :depth] for n, v in whole.items()}
+    )
+    if first.reduction:
+        _join_masks(pieces, orders, masks)
+    joined.save(file, **first.record)
+    return joined
+
+
+def _continued(before: torch.Tensor, after: torch.Tensor) -> tuple[int, ...]:
+    """For each slot of the piece before, the slot of the piece after that holds the same person."""
+    gap = torch.nanmean((before[:, None, :17] - after[None, :, :17]).norm(dim=-1), -1).nan_to_num(1e4)
+    return tuple(int(i) for i in linear_sum_assignment(gap.numpy())[1])
+
+
+def _join_masks(pieces: list[Piece], orders: list[tuple[int, ...]], path: Path) -> None:
+    info = probe(pieces[0].masks)
+    with VideoWriter(path, info.width, info.height, pieces[0].fps, codec="ffv1 gray") as writer:
+        for piece, order in zip(pieces, orders, strict=True):
+            table = np.zeros(256, np.uint8)
+            for slot, old in enumerate(order):
+                table[old + 1] = slot + 1
+            for _, labels in frames(piece.masks, gray=True):
+                writer.write(table[labels])
+
+
+def pieces_of(template: Piece, first: int, last: int, length: int) -> Iterator[Piece]:
+    """The template's job cut into pieces of at most `length` frames."""
+    for start in range(first, last, length):
+        yield replace(template, first=start, last=min(start + length, last), begin=first)

@@ -1,0 +1,150 @@
+"""From MediaPipe's landmarks to COCO-WholeBody's, with a standard deviation for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from jaxtyping import Float
+
+from rigs.keypoints import COCO_WHOLEBODY, GROUPS
+
+Array = np.ndarray
+SIDES = ("left", "right")
+COUNT = len(COCO_WHOLEBODY)
+
+BODY = {
+    "nose": 0, "left_eye": 2, "right_eye": 5, "left_ear": 7, "right_ear": 8, "left_shoulder": 11, "right_shoulder": 12,
+    "left_elbow": 13, "right_elbow": 14, "left_wrist": 15, "right_wrist": 16, "left_hip": 23, "right_hip": 24, "left_knee": 25,
+    "right_knee": 26, "left_ankle": 27, "right_ankle": 28, "left_heel": 29, "right_heel": 30, "left_big_toe": 31, "right_big_toe": 32,
+}  # fmt: skip
+"""Keypoint -> index among the 33 pose landmarks (the person's own left and right)."""
+COARSE_HAND = {
+    "left": {"left_hand_root": 15, "left_pinky_finger1": 17, "left_forefinger1": 19, "left_thumb3": 21},
+    "right": {"right_hand_root": 16, "right_pinky_finger1": 18, "right_forefinger1": 20, "right_thumb3": 22},
+}
+"""Hand keypoint -> pose landmark that stands in for it."""
+FACE_MESH = (
+    127, 234, 132, 58, 172, 150, 149, 148, 152, 377, 378, 379, 397, 288, 361, 454, 356,  # jaw, from the person's right ear
+    70, 63, 105, 66, 107, 336, 296, 334, 293, 300,  # brows
+    168, 197, 5, 4, 98, 97, 2, 326, 327,  # nose
+    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,  # eyes
+    61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91,  # lips, outside
+    78, 81, 13, 311, 308, 402, 14, 178,  # lips, inside
+)  # fmt: skip
+"""For each of iBUG's 68 face points the vertex of MediaPipe's face mesh."""
+
+
+@dataclass(frozen=True)
+class HandSight:
+    """One hand as its own network saw it."""
+
+    presence: float
+    right: float
+    """Probability of being a right hand."""
+    points: Float[Array, "21 2"]
+    """px."""
+    world: Float[Array, "21 3"]
+    """m, camera axes."""
+    size: float
+    """Side of the region looked at, px."""
+
+
+@dataclass(frozen=True)
+class FaceSight:
+    """One face as its own network saw it."""
+
+    presence: float
+    points: Float[Array, "468 2"]
+    """px."""
+    size: float
+    """Side of the region looked at, px."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One person in one image, in COCO-WholeBody's order."""
+
+    pixels: Float[Array, "133 2"]
+    sigma: Float[Array, "133"]
+    confidence: Float[Array, "133"]
+    skeleton: Float[Array, "133 3"]
+    mask: Float[Array, "h w"] | None
+    """Probability of the person at reduced resolution."""
+
+
+def pixels_per_metre(points: Float[Array, "33 2"], world: Float[Array, "33 3"]) -> float:
+    """Scale of the person in the image: spread of the trunk and limbs in px over their spread in m across the view."""
+    flat, metric = points[11:] - points[11:].mean(0), world[11:, :2] - world[11:, :2].mean(0)
+    return float(np.sqrt((flat**2).sum() / max((metric**2).sum(), 1e-6)))
+
+
+def whole_body(
+    points: Float[Array, "33 2"],
+    visibility: Float[Array, "33"],
+    world: Float[Array, "33 3"],
+    size: float,
+    hands: dict[str, HandSight],
+    face: FaceSight | None,
+    image: tuple[int, int],
+    mask: Float[Array, "h w"] | None,
+) -> Sight:
+    """One person's keypoints. `size` is the side of the body region, px; points outside the image (width, height) are not seen."""
+    model = _sigmas()
+    pixels, skeleton = np.full((COUNT, 2), np.nan), np.full((COUNT, 3), np.nan)
+    sigma, confidence = np.full(COUNT, np.nan), np.zeros(COUNT)
+    scale = pixels_per_metre(points, world)
+    millimetres = _millimetres()
+
+    def put(k: int, point: Array, metres: Array | None, certainty: float, spread: float, cell: float) -> None:
+        pixels[k], confidence[k] = point, certainty
+        factor = min(1 / max(certainty, 1e-3), model["hidden"])
+        sigma[k] = float(np.hypot(spread * 1e-3 * scale, model["grid"] * cell)) * factor
+        if metres is not None:
+            skeleton[k] = metres
+
+    for name, i in BODY.items():
+        k = COCO_WHOLEBODY.index(name)
+        put(k, points[i], world[i], float(visibility[i]), millimetres[k], size / 256)
+    for side in SIDES:
+        wrist = BODY[f"{side}_wrist"]
+        if (hand := hands.get(side)) is not None:
+            for i, k in enumerate(GROUPS[f"{side}_hand"]):
+                metres = world[wrist] + hand.world[i] - hand.world[0]
+                put(k, hand.points[i], metres, hand.presence, millimetres[k], hand.size / 224)
+            continue
+        for name, i in COARSE_HAND[side].items():
+            k = COCO_WHOLEBODY.index(name)
+            put(k, points[i], world[i], 0.5 * float(visibility[i]), model["millimetres"]["coarse_hand"] / 2, size / 256)
+    if face is not None:
+        for k, vertex in zip(GROUPS["face"], FACE_MESH, strict=True):
+            put(k, face.points[vertex], None, face.presence, millimetres[k], face.size / 192)
+    width, height = image
+    with np.errstate(invalid="ignore"):
+        inside = (pixels >= -0.5).all(1) & (pixels[:, 0] < width - 0.5) & (pixels[:, 1] < height - 0.5)
+    lost = ~inside | (confidence < model["seen"])
+    pixels[lost], sigma[lost], confidence[lost] = np.nan, np.nan, 0.0
+    return Sight(pixels, sigma, confidence, skeleton, mask)
+
+
+@lru_cache
+def _sigmas() -> dict[str, Any]:
+    return yaml.safe_load((Path(__file__).parent / "sigmas.yaml").read_text())
+
+
+@lru_cache
+def _millimetres() -> Float[Array, "133"]:
+    """The table spread over the keypoints."""
+    table = _sigmas()["millimetres"]
+
+    def kind(k: int, name: str) -> str:
+        if k in GROUPS["face"]:
+            return "jaw" if k - GROUPS["face"][0] < 17 else "face"
+        bare = name.split("_", 1)[1] if name.startswith(("left_", "right_")) else name
+        return bare if bare in table else "finger"
+
+    return np.array([float(table[kind(k, name)]) for k, name in enumerate(COCO_WHOLEBODY)])

@@ -1,0 +1,198 @@
+"""Bodies, feet, hands and faces of several people, with the networks of the mediapipe wheel on regions of our own.
+
+Each person is followed from frame to frame by the region that the last landmarks give; hands and faces are looked for where that
+body's own wrists and head are, so that a neighbour cannot lend his. Every so many frames, and whenever someone was lost, the
+whole image is searched.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from studio.detect.landmarks import FaceSight, HandSight, Sight, pixels_per_metre, whole_body
+from studio.detect.networks import Networks, PoseSight
+from studio.detect.parts import PRESENT, face_of, hands_of, next_regions
+from studio.detect.regions import Array, Region, around_body, around_face, around_hand, halvings, paste
+
+Pyramid = list[UInt8[Array, "H W 3"]]
+
+
+class Detector(Protocol):
+    """Sees people in the frames of one video, given in order."""
+
+    def see(self, image: UInt8[Array, "H W 3"]) -> dict[int, Sight]:
+        """Slot (stays with a person while he is followed) -> what was seen of him."""
+        ...
+
+
+@dataclass
+class _Person:
+    body: PoseSight
+    hands: dict[str, Region] = field(default_factory=dict)
+    face: Region | None = None
+
+
+class Mediapipe:
+    """The studio's own pipeline around the wheel's networks."""
+
+    def __init__(self, people: int = 3, search_every: int = 10, reduction: int = 0, regions: int = 1) -> None:
+        """`reduction` is the masks' (0: none); a body is averaged over `regions` slightly different regions."""
+        self._networks = Networks()
+        self._people, self._search_every, self._reduction, self._regions = people, search_every, reduction, regions
+        self._persons: dict[int, _Person] = {}
+        self._frame = 0
+
+    def see(self, image: UInt8[Array, "H W 3"]) -> dict[int, Sight]:
+        """Slot -> person."""
+        pyramid = halvings(image)
+        before = len(self._persons)
+        self._follow(pyramid)
+        if self._frame % self._search_every == 0 or len(self._persons) < max(before, 1):
+            self._search(pyramid)
+        self._frame += 1
+        return {slot: self._whole(pyramid, person) for slot, person in self._persons.items()}
+
+    def _follow(self, pyramid: Pyramid) -> None:
+        """Looks at everybody again; of two slots that have come to hold one person, the surer stays."""
+        for person in self._persons.values():
+            person.body = self._body(pyramid, around_body(*person.body.anchors))
+        kept: dict[int, _Person] = {}
+        for slot, person in sorted(self._persons.items(), key=lambda item: -_surety(item[1].body)):
+            if person.body.presence >= PRESENT and not any(_same(person.body, other.body) for other in kept.values()):
+                kept[slot] = person
+        self._persons = {slot: kept[slot] for slot in sorted(kept)}
+
+    def _search(self, pyramid: Pyramid) -> None:
+        """Adds people whom nobody follows; when all slots are taken, a larger person replaces the smallest."""
+        for region in _candidates(self._networks, pyramid):
+            if any(_near(region, around_body(*person.body.anchors)) for person in self._persons.values()):
+                continue
+            body = self._networks.pose(pyramid, region)
+            if body.presence >= PRESENT:  # the second look starts from the landmarks' own, better region
+                body = self._body(pyramid, around_body(*body.anchors))
+            known = any(_same(body, person.body) for person in self._persons.values())
+            if body.presence < PRESENT or known or float(np.median(body.visibility)) < 0.3:
+                continue
+            slot = self._free_slot(body.region.size)
+            if slot is not None:
+                self._persons[slot] = _Person(body)
+
+    def _free_slot(self, size: float) -> int | None:
+        free = [slot for slot in range(self._people) if slot not in self._persons]
+        if free:
+            return free[0]
+        smallest = min(self._persons, key=lambda slot: self._persons[slot].body.region.size)
+        return smallest if self._persons[smallest].body.region.size < 0.7 * size else None
+
+    def _body(self, pyramid: Pyramid, region: Region) -> PoseSight:
+        """The person in a region, averaged over slightly different regions where that is asked for."""
+        sights = [self._networks.pose(pyramid, r) for r in _varied(region, self._regions)]
+        if len(sights) == 1:
+            return sights[0]
+        mean: dict[str, Any] = {n: np.mean([getattr(s, n) for s in sights], 0) for n in ("points", "visibility", "world", "anchors")}
+        return PoseSight(region, float(np.mean([s.presence for s in sights])), mask=sights[0].mask, **mean)
+
+    def _whole(self, pyramid: Pyramid, person: _Person) -> Sight:
+        """Everything of one person; remembers where to look next."""
+        body = person.body
+        hands = hands_of(self._networks, pyramid, body, person.hands)
+        face = face_of(self._networks, pyramid, body, person.face)
+        person.hands, person.face = next_regions(hands, face)
+        height, width = pyramid[0].shape[:2]
+        mask = paste(body.mask, body.region, width, height, self._reduction) if self._reduction else None
+        return whole_body(body.points, body.visibility, body.world, body.region.size, hands, face, (width, height), mask)
+
+
+def _candidates(networks: Networks, pyramid: Pyramid) -> list[Region]:
+    """Body regions found in the whole image and, for small people, in overlapping tiles; large first."""
+    height, width = pyramid[0].shape[:2]
+    side = float(max(width, height))
+    places = [Region((width - 1) / 2, (height - 1) / 2, side, 0.0)]
+    places += [Region(x, y, 0.6 * side, 0.0) for x in _centres(width, 0.6 * side) for y in _centres(height, 0.6 * side)]
+    found = [around_body(k[0], k[1]) for place in places for _, k in networks.people(pyramid, place, 0.5)]
+    distinct: list[Region] = []
+    for region in sorted(found, key=lambda r: -r.size):
+        if region.size > 48 and 0 <= region.x < width and 0 <= region.y < height and not any(_near(region, d) for d in distinct):
+            distinct.append(region)
+    return distinct
+
+
+def _centres(length: int, tile: float) -> list[float]:
+    """Of the tiles that cover a length."""
+    count = math.ceil(length / tile)
+    return [(length - 1) / 2] if count == 1 else list(np.linspace(tile / 2, length - tile / 2, count))
+
+
+def _varied(region: Region, count: int) -> list[Region]:
+    """The region, and others a little turned and scaled about it."""
+    turns = ((0.0, 1.0), (0.06, 1.04), (-0.06, 0.96), (0.06, 0.96), (-0.06, 1.04))
+    return [region._replace(size=region.size * scale, angle=region.angle + turn) for turn, scale in turns[:count]]
+
+
+def _near(a: Region, b: Region) -> bool:
+    """Whether two body regions can hold the same person's hips and size."""
+    small, large = sorted((a.size, b.size))
+    return math.hypot(a.x - b.x, a.y - b.y) < 0.15 * large and large < 2 * small
+
+
+def _same(a: PoseSight, b: PoseSight) -> bool:
+    """Whether two sights are of one person: the limbs coincide."""
+    gap = np.linalg.norm(a.points[11:] - b.points[11:], axis=1)
+    return float(np.median(gap)) < 0.04 * min(a.region.size, b.region.size)
+
+
+def _surety(body: PoseSight) -> float:
+    return body.presence * float(body.visibility.mean())
+
+
+class Holistic:
+    """The wheel's own all-in-one solution: one person, its own tracking; for comparison."""
+
+    def __init__(self, people: int = 1, search_every: int = 0, reduction: int = 0, regions: int = 1) -> None:
+        """Only `reduction` has a meaning here."""
+        from mediapipe.python.solutions.holistic import Holistic as Solution
+
+        self._reduction = reduction
+        self._solution = Solution(model_complexity=1, enable_segmentation=bool(reduction))
+
+    def see(self, image: UInt8[Array, "H W 3"]) -> dict[int, Sight]:
+        """Slot 0 -> the person; empty where none was seen."""
+        height, width = image.shape[:2]
+        result: Any = self._solution.process(image)
+        if result.pose_landmarks is None:
+            return {}
+        points = _flat(result.pose_landmarks, width, height)
+        visibility = np.array([p.visibility for p in result.pose_landmarks.landmark])
+        world = np.array([(p.x, p.y, p.z) for p in result.pose_world_landmarks.landmark])
+        hands = {}
+        for side in ("left", "right"):
+            if (seen := getattr(result, f"{side}_hand_landmarks")) is not None:
+                flat = _flat(seen, width, height)
+                size = around_hand(flat).size
+                depth = np.array([p.z for p in seen.landmark])[:, None] * width
+                metric = np.concatenate([flat, depth], 1) / pixels_per_metre(points, world)
+                hands[side] = HandSight(0.8, float(side == "right"), flat, metric - metric[0], size)
+        face = None
+        if result.face_landmarks is not None:
+            mesh = _flat(result.face_landmarks, width, height)[:468]
+            face = FaceSight(0.8, mesh, around_face(mesh).size)
+        mask = None
+        if self._reduction:
+            size = (-(-width // self._reduction), -(-height // self._reduction))
+            mask = cv2.resize(result.segmentation_mask, size, interpolation=cv2.INTER_AREA)
+        reach = float(np.ptp(points, axis=0).max()) * 1.25
+        return {0: whole_body(points, visibility, world, reach, hands, face, (width, height), mask)}
+
+
+def _flat(landmarks: Any, width: int, height: int) -> Float[Array, "K 2"]:
+    """px."""
+    return np.array([(p.x * width, p.y * height) for p in landmarks.landmark])
+
+
+DETECTORS: dict[str, Any] = {"mediapipe": Mediapipe, "holistic": Holistic}

@@ -1,0 +1,115 @@
+"""Hands and faces of a body that was found: looked for where its own wrists and head are, and believed only if they belong to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from studio.detect.landmarks import SIDES, FaceSight, HandSight, pixels_per_metre
+from studio.detect.networks import Networks, PoseSight
+from studio.detect.regions import (
+    Array,
+    Region,
+    around_coarse_hand,
+    around_eyes_and_mouth,
+    around_face,
+    around_hand,
+    around_head,
+    around_points,
+    beyond_forearm,
+)
+
+PRESENT, SURE = 0.5, 0.9
+"""Presence that a network must state for its hand or face to be believed, and from which nothing better is looked for."""
+ARM = {"left": (13, 15, 17, 19), "right": (14, 16, 18, 20)}
+"""Pose landmarks: elbow, wrist, pinky and index knuckle."""
+FOREARM, HAND_REACH, HEAD_REACH = 0.26, 0.13, 0.16
+"""m: an adult's forearm; how far a hand's root may lie from the body's wrist, and a face's middle from the body's nose."""
+SMALLEST = 12.0
+"""px: the side of a region below which there is nothing to see."""
+
+
+def hands_of(networks: Networks, pyramid: list[Array], body: PoseSight, before: dict[str, Region]) -> dict[str, HandSight]:
+    """The hands that could be seen; `before` holds the regions that follow from the frame before."""
+    found = {side: hand for side in SIDES if (hand := _hand(networks, pyramid, body, side, before.get(side))) is not None}
+    if len(found) == 2:
+        gap = np.linalg.norm(found["left"].points - found["right"].points, axis=1).mean()
+        if gap < 0.05 * pixels_per_metre(body.points, body.world):  # both wrists led to one hand
+            del found[max(SIDES, key=lambda side: _stretch(found[side], body, side))]
+    return found
+
+
+def _hand(networks: Networks, pyramid: list[Array], body: PoseSight, side: str, before: Region | None) -> HandSight | None:
+    """The surest hand among the regions tried."""
+    if body.visibility[ARM[side][1]] < 0.1:
+        return None
+    best: HandSight | None = None
+    for region in _hand_regions(networks, pyramid, body, side, before):
+        if not SMALLEST < region.size < 4 * max(pyramid[0].shape[:2]):
+            continue
+        hand = HandSight(*networks.hand(pyramid, region), region.size)
+        if hand.presence >= PRESENT and _belongs(hand, body, side) and (best is None or hand.presence > best.presence):
+            best = hand
+        if best is not None and best.presence >= SURE:
+            break
+    if best is not None and before is None:  # a first look is refined by a second one, centred
+        region = around_hand(best.points)
+        again = HandSight(*networks.hand(pyramid, region), region.size)
+        best = again if again.presence >= PRESENT and _belongs(again, body, side) else best
+    return best
+
+
+def _hand_regions(networks: Networks, pyramid: list[Array], body: PoseSight, side: str, before: Region | None) -> Iterator[Region]:
+    """Where the hand may be, likeliest first; computed only as far as needed."""
+    if before is not None:
+        yield before
+    elbow, wrist, pinky, index = (body.points[i] for i in ARM[side])
+    forearm = FOREARM * pixels_per_metre(body.points, body.world)
+    for coarse in (around_coarse_hand(wrist, pinky, index), beyond_forearm(elbow, wrist, forearm)):
+        if coarse.size > SMALLEST:
+            yield around_points(networks.hand_hints(pyramid, coarse), 256, coarse)
+
+
+def _belongs(hand: HandSight, body: PoseSight, side: str) -> bool:
+    """Whether the hand sits at the body's wrist and has a size that fits it."""
+    scale = pixels_per_metre(body.points, body.world)
+    spread = np.sqrt(((hand.points - hand.points.mean(0)) ** 2).sum())
+    metric = np.sqrt(((hand.world - hand.world.mean(0))[:, :2] ** 2).sum())
+    return _stretch(hand, body, side) < HAND_REACH * scale and 0.35 < spread / max(metric * scale, 1e-6) < 2.2
+
+
+def _stretch(hand: HandSight, body: PoseSight, side: str) -> float:
+    """px from the body's wrist to the hand's root."""
+    return float(np.linalg.norm(hand.points[0] - body.points[ARM[side][1]]))
+
+
+def face_of(networks: Networks, pyramid: list[Array], body: PoseSight, before: Region | None) -> FaceSight | None:
+    """The face, where it is seen and belongs to the body."""
+    best: FaceSight | None = None
+    scale = pixels_per_metre(body.points, body.world)
+    for region in _face_regions(networks, pyramid, body, before):
+        if not SMALLEST < region.size < 4 * max(pyramid[0].shape[:2]):
+            continue
+        presence, points = networks.face(pyramid, region)
+        near = np.linalg.norm(points.mean(0) - body.points[0]) < HEAD_REACH * scale
+        if presence >= PRESENT and near and (best is None or presence > best.presence):
+            best = FaceSight(presence, points, region.size)
+        if best is not None and best.presence >= SURE:
+            break
+    return best
+
+
+def _face_regions(networks: Networks, pyramid: list[Array], body: PoseSight, before: Region | None) -> Iterator[Region]:
+    """Where the face may be, likeliest first."""
+    if before is not None:
+        yield before
+    head = around_head(body.points[:11])
+    if head.size > SMALLEST:
+        for _, keypoints in networks.faces(pyramid, head, 0.5)[:2]:
+            yield around_eyes_and_mouth(keypoints)
+
+
+def next_regions(hands: dict[str, HandSight], face: FaceSight | None) -> tuple[dict[str, Region], Region | None]:
+    """Where to look in the next frame."""
+    return {side: around_hand(hand.points) for side, hand in hands.items()}, around_face(face.points) if face else None
