@@ -57,6 +57,13 @@ class Stored:
         return cls(**facts, **tensors)
 
     @classmethod
+    def count(cls, path: Path) -> int:
+        """Number of frames in a file, without reading them."""
+        name, axis = next(iter(cls.time_axes().items()))
+        with safe_open(path, framework="pt") as file:
+            return file.get_slice(name).get_shape()[axis]
+
+    @classmethod
     def time_axes(cls) -> dict[str, int]:
         """Which axis of each tensor counts frames: where its annotation says `T`."""
         found = {}
@@ -154,9 +161,11 @@ class Tracks3D(Stored):
     detection: Int[Tensor, "C T A"]
     """Which detection of each view is this actor; -1 for none."""
     swapped: Bool[Tensor, "C T A"]
-    """Views whose left and right limbs were exchanged by the network and must be exchanged back."""
+    """Views whose left and right were exchanged by the network, in the arms or in the legs, and must be exchanged back."""
     trusted: Bool[Tensor, "C T A K"]
     """Keypoints of that detection (after the exchange) that agree with the other views."""
+    exchanged: Bool[Tensor, "C T A K"] | None = None
+    """Which keypoints of that detection take the place of their left or right counterpart; None for all of a swapped view."""
 
 
 @dataclass(frozen=True)
