@@ -243,7 +243,7 @@ def _complain(message: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    Console(stderr=True, soft_wrap=True).print(Text(message, style="bold red"))
+    Console(stderr=True, soft_wrap=True).print(Text(" ".join(message.split()), style="bold red"))
 
 
 def _take(places: Sequence[Path], cameras: Path | None, out: Path | None, **facts: Any) -> Take:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -43,7 +44,7 @@ def run(take: Take, config: Config | None = None, force: bool = False) -> Path:
     take = take.checked()
     begun = time.monotonic()
     for warning in take.warnings:
-        console.print(f"[yellow]{warning}[/]")
+        console.print(warning, style="yellow", markup=False)
     take.note("take", take.warnings)
     path = take.folder
     for name in STAGES:
@@ -66,10 +67,13 @@ def step(take: Take, name: str, config: Any, force: bool = False) -> Path:
         if force and path == take.keypoints_folder:  # cameras already done would be kept: the stage goes on where it was
             shutil.rmtree(path, ignore_errors=True)
     sweep(take.folder)
-    try:
-        STAGES[name](take, config)
-    finally:
-        sweep(take.folder)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            STAGES[name](take, config)
+        finally:
+            sweep(take.folder)
+    tell(take, name, [str(w.message) for w in caught if issubclass(w.category, UserWarning)])
     for path in outputs:
         if not path.exists():
             raise FileNotFoundError(f"{path}: the stage `{name}` found nothing to put there; see its messages above")
@@ -100,6 +104,18 @@ def makes(take: Take, name: str) -> list[Path]:
         "export": [take.folder / "export"],
         "report": [take.folder / "report.html"],
     }[name]
+
+
+def tell(take: Take, name: str, caught: list[str]) -> None:
+    """Print what a stage warned of, and put it where the report finds it; many of one kind as one."""
+    said = list(dict.fromkeys(caught))
+    if len(said) > 5:
+        said = [*said[:4], f"{len(said) - 4} more warnings like these"]
+    for text in said:
+        console.print(f"{name}: {text}", style="yellow", markup=False)
+    if said:
+        note = take.notes().get(name, {"warnings": [], "numbers": {}})
+        take.note(name, [*note["warnings"], *said], **note["numbers"])
 
 
 def sweep(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The whole run: what is skipped, what is done again, what a killed run leaves, and settings that a person wrote."""
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -205,3 +206,19 @@ def test_a_wrong_setting_is_refused_with_file_and_key(tmp_path, text, told):
     with pytest.raises(ValueError, match=told) as refusal:
         settings.load(path, Outer)
     assert str(path) in str(refusal.value)
+
+
+def test_what_a_stage_warned_of_reaches_the_report(take, ran, monkeypatch):
+    whole = pipeline.STAGES["detect"]
+
+    def warning(take, config):
+        take.note("detect", ["nobody in left"], seen=3)
+        for i in range(9):
+            warnings.warn(f"file {i}: a point is not finite", stacklevel=1)
+        return whole(take, config)
+
+    monkeypatch.setitem(pipeline.STAGES, "detect", warning)
+    pipeline.run(take, TinyConfig())
+    note = take.notes()["detect"]
+    assert note["warnings"][:2] == ["nobody in left", "file 0: a point is not finite"]
+    assert note["warnings"][-1] == "5 more warnings like these" and note["numbers"] == {"seen": 3}
