@@ -1,0 +1,293 @@
+"""Who is who: which detection of each view shows which person, frame after frame.
+
+Left and right may be exchanged in any view at this stage, so people are compared by marks that an exchange does not move:
+the middles between the left and right of each joint, and the nose. All people are followed, and the actors are then those
+that most views see, and see large; so a bystander never has to be told apart by looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from calibration.cameras import Cameras
+from studio.values import Keypoints2D
+
+MARKS = ("shoulder", "hip", "knee", "ankle", "elbow", "wrist")
+TRUNK = (0.15, 1.0)
+"""Shortest and longest plausible distance between the middles of the shoulders and of the hips, m."""
+
+
+@dataclass(frozen=True)
+class IdentityConfig:
+    """How far apart the sightings of one person may lie."""
+
+    agreement: float = 0.12
+    """Median distance between a view's rays and the person's marks, m."""
+    reach: float = 0.3
+    """The same against where the person is expected in the next frame, m."""
+    speed: float = 4.0
+    """How fast a person out of sight may move, m/s."""
+    memory: float = 1.0
+    """How long a person is expected back at the place last seen, s."""
+
+
+@dataclass(eq=False)
+class Person:
+    """Someone seen in a stretch of frames."""
+
+    frames: list[int] = field(default_factory=list)
+    detections: list[np.ndarray] = field(default_factory=list)
+    """Per frame, the detection in each of C views; -1 for none."""
+    marks: list[np.ndarray] = field(default_factory=list)
+    """Per frame, (M, 3) m; NaN where not known."""
+    prominence: float = 0.0
+    """Sum over frames and views of the height in the picture, as a part of the picture's."""
+    velocity: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    """m a frame."""
+
+    def expected(self, frame: int) -> np.ndarray:
+        """Where the marks should be now, m."""
+        return self.marks[-1] + self.velocity * min(frame - self.frames[-1], 3)
+
+    def met(self, frame: int, detections: np.ndarray, marks: np.ndarray, size: float) -> None:
+        """Add a sighting; marks that are not known move along with the others."""
+        if self.frames:
+            expected = self.expected(frame)
+            step = np.nanmedian(marks - self.marks[-1], axis=0) / (frame - self.frames[-1]) if np.isfinite(marks).any() else self.velocity
+            self.velocity = 0.5 * self.velocity + 0.5 * np.nan_to_num(step)
+            marks = np.where(np.isfinite(marks), marks, expected)
+        self.frames.append(frame)
+        self.detections.append(detections)
+        self.marks.append(marks)
+        self.prominence += size
+
+
+def identify(
+    cameras: Cameras, keypoints: Keypoints2D, count: int, config: IdentityConfig, progress: Callable[[int], object] | None = None
+) -> tuple[Int[Tensor, "C T A"], Float[Tensor, "T A 3"]]:
+    """Which detection of each view is which of `count` people (-1 for none), most prominent first; and about where they are.
+
+    Places are in m, NaN where nobody was found.
+    """
+    C, T = keypoints.pixels.shape[:2]
+    scene = _Scene(cameras, keypoints, config)
+    people: list[Person] = []
+    active: list[Person] = []
+    memory = max(1, round(config.memory * keypoints.fps))
+    for start in range(0, T, 512):
+        rays, size = scene.sight(slice(start, start + 512))
+        for t in range(rays.shape[1]):
+            frame = start + t
+            active = [p for p in active if frame - p.frames[-1] <= memory]
+            taken = scene.follow(active, frame, rays[:, t], size[:, t])
+            fresh = scene.discover(frame, rays[:, t], size[:, t], taken)
+            active += fresh
+            people += fresh
+        if progress:
+            progress(min(start + 512, T))
+    return _cast(people, count, C, T, keypoints.fps, config)
+
+
+class _Scene:
+    """The geometry that all frames share."""
+
+    def __init__(self, cameras: Cameras, keypoints: Keypoints2D, config: IdentityConfig) -> None:
+        self.cameras, self.keypoints, self.config = cameras, keypoints, config
+        self.position = cameras.position.numpy()
+        names = keypoints.keypoints
+        self.pairs = [(names.index(f"left_{m}"), names.index(f"right_{m}")) for m in MARKS if f"left_{m}" in names]
+        if "nose" in names:
+            self.pairs.append((names.index("nose"), names.index("nose")))
+        self.trunk = (0, 1) if {"left_shoulder", "left_hip"} <= set(names) else None
+        if len(self.pairs) < 3:
+            raise ValueError(f"keypoints of {keypoints.network!r} name none of {['left_' + m for m in MARKS]}; people cannot be told apart")
+
+    def sight(self, frames: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Unit rays (C, T, D, M, 3) through the marks, and each detection's height as a part of the picture's (C, T, D)."""
+        pixels = self.keypoints.pixels[:, frames].double()
+        seen = (self.keypoints.confidence[:, frames] > 0)[..., None]
+        pixels = torch.where(seen, pixels, torch.nan)
+        left, right = (pixels[..., list(side), :] for side in zip(*self.pairs))
+        marks = (left + right) / 2
+        rays = self.cameras.ray(marks)
+        height = marks[..., 1].nan_to_num(-torch.inf).amax(-1) - marks[..., 1].nan_to_num(torch.inf).amin(-1)
+        relative = height / self.cameras.size[:, 1].view(-1, 1, 1)
+        return rays.numpy(), torch.where(torch.isfinite(relative), relative, 0.0).numpy()
+
+    def follow(self, people: list[Person], frame: int, rays: np.ndarray, size: np.ndarray) -> np.ndarray:
+        """Give known people their detections in this frame; which detections are taken (C, D)."""
+        C, D = rays.shape[:2]
+        taken = np.zeros((C, D), bool)
+        if not people:
+            return taken
+        expected = np.stack([p.expected(frame) for p in people])
+        gap = np.array([frame - p.frames[-1] for p in people]) / self.keypoints.fps
+        allowed = self.config.reach + self.config.speed * np.maximum(gap - 1 / self.keypoints.fps, 0)
+        cost = _distance(rays[None], expected[:, None, None], self.position[None, :, None])
+        cost = np.where(np.isfinite(cost) & (cost < allowed[:, None, None]), cost, 1e3)
+        found = np.full((len(people), C), -1)
+        for c in range(C):
+            for n, d in zip(*linear_sum_assignment(cost[:, c])):
+                if cost[n, c, d] < 1e3:
+                    found[n, c] = d
+        for person, detections, away in zip(people, found, gap):
+            marks, detections = self.agreed(rays, detections)
+            if (detections >= 0).sum() < 2 and away > 2 / self.keypoints.fps:
+                continue  # one view cannot tell that an old acquaintance is back
+            if (detections >= 0).any():
+                views = np.flatnonzero(np.greater_equal(detections, 0))
+                taken[views, detections[views]] = True
+                person.met(frame, detections, marks, float((0.25 + size[views, detections[views]]).sum()))
+        return taken
+
+    def agreed(self, rays: np.ndarray, detections: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Marks (M, 3) from the detections, and the detections without those that disagree with them most, one after the other."""
+        detections = detections.copy()
+        while True:
+            views = np.flatnonzero(np.greater_equal(detections, 0))
+            if len(views) < 2:
+                return np.full((rays.shape[2], 3), np.nan), detections
+            chosen = rays[views, detections[views]]
+            marks = _meeting(chosen, self.position[views])
+            apart = _distance(chosen, marks, self.position[views])
+            worst = int(np.nanargmax(apart)) if np.isfinite(apart).any() else 0
+            if not apart[worst] > self.config.agreement:
+                return marks, detections
+            if len(views) == 2:
+                return np.full_like(marks, np.nan), np.full_like(detections, -1)
+            without = [np.delete(np.arange(len(views)), k) for k in range(len(views))]
+            rest = [np.nanmax(_distance(chosen[w], _meeting(chosen[w], self.position[views[w]]), self.position[views[w]])) for w in without]
+            detections[views[int(np.argmin(rest))]] = -1
+
+    def discover(self, frame: int, rays: np.ndarray, size: np.ndarray, taken: np.ndarray) -> list[Person]:
+        """People who are not known yet: at least two free detections whose rays meet; those that most views support come first."""
+        free = [(c, d) for c, d in np.argwhere(~taken) if np.isfinite(rays[c, d]).all(-1).sum() >= 3]
+        found: list[Person] = []
+        candidates: list[tuple[np.ndarray, float]] = []
+        for (c, d), (e, f) in combinations(free, 2):
+            if c != e:
+                two = np.full(len(rays), -1)
+                two[[c, e]] = d, f
+                marks, two = self.agreed(rays, two)
+                if (two >= 0).any() and self.plausible(marks):
+                    candidates.append(self.supported(rays, marks, free))
+        while candidates:
+            candidates.sort(key=lambda k: (-int(np.sum(k[0] >= 0)), k[1]))
+            detections = candidates[0][0]
+            views = np.flatnonzero(np.greater_equal(detections, 0))
+            marks, detections = self.agreed(rays, detections)
+            if (detections >= 0).sum() >= 2 and self.plausible(marks):
+                person = Person()
+                person.met(frame, detections, marks, float((0.25 + size[views, detections[views]]).sum()))
+                found.append(person)
+            used = set(zip(views.tolist(), candidates[0][0][views].tolist()))
+            candidates = [k for k in candidates[1:] if not used & set(enumerate(k[0].tolist()))]
+        return found
+
+    def supported(self, rays: np.ndarray, marks: np.ndarray, free: list) -> tuple[np.ndarray, float]:
+        """In every view the free detection nearest to the marks, if near enough; and how far they are on average, m."""
+        distance = np.full(rays.shape[:2], np.inf)
+        for c, d in free:
+            distance[c, d] = _distance(rays[c, d], marks, self.position[c])
+        distance = np.where(np.isfinite(distance), distance, np.inf)
+        best = distance.argmin(1)
+        near = distance[np.arange(len(rays)), best]
+        good = near < self.config.agreement
+        return np.where(good, best, -1), float(near[good].mean()) if good.any() else np.inf
+
+    def plausible(self, marks: np.ndarray) -> bool:
+        """Whether the trunk has a person's length; rays of two people meet where nobody is."""
+        if self.trunk is None:
+            return True
+        length = float(np.linalg.norm(marks[self.trunk[0]] - marks[self.trunk[1]]))
+        return not np.isfinite(length) or TRUNK[0] < length < TRUNK[1]
+
+
+def _distance(rays: np.ndarray, marks: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Median over the marks of the distance between ray and mark, m; NaN where fewer than two can be compared."""
+    offset = marks - position[..., None, :]
+    along = (offset * rays).sum(-1, keepdims=True)
+    apart = np.linalg.norm(offset - along * rays, axis=-1)
+    apart = np.where(along[..., 0] > 0, apart, np.where(np.isfinite(along[..., 0]), 1e2, np.nan))
+    known = np.isfinite(apart).sum(-1)
+    ordered = np.sort(apart, axis=-1)  # NaN last
+    low, high = (np.take_along_axis(ordered, np.maximum(i, 0)[..., None], -1)[..., 0] for i in ((known - 1) // 2, known // 2))
+    return np.where(known >= 2, (low + np.where(known % 2 == 1, low, high)) / 2, np.nan)
+
+
+def _meeting(rays: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Points (M, 3) nearest to the rays (V, M, 3); NaN where fewer than two meet at an angle."""
+    seen = np.isfinite(rays).all(-1)
+    d = np.where(seen[..., None], rays, 0)
+    planes = (np.eye(3) - d[..., :, None] * d[..., None, :]) * seen[..., None, None]
+    H = planes.sum(0)
+    b = (planes @ position[:, None, :, None]).sum(0)
+    sound = (seen.sum(0) >= 2) & (np.linalg.det(H) > 1e-4)
+    H = np.where(sound[:, None, None], H, np.eye(3))
+    return np.where(sound[:, None], np.linalg.solve(H, b)[..., 0], np.nan)
+
+
+def _cast(
+    people: list[Person], count: int, C: int, T: int, fps: float, config: IdentityConfig
+) -> tuple[Int[Tensor, "C T A"], Float[Tensor, "T A 3"]]:
+    """Give the `count` parts to people, and to the same part those who may be one person that was lost in between."""
+    parts: list[list[Person]] = []
+    for person in sorted(people, key=lambda p: -p.prominence):
+        if any(_twins(person, other) for part in parts for other in part):
+            continue
+        reachable = [(miss, part) for part in parts if (miss := _miss(person, part, fps, config)) is not None]
+        reachable = [(miss, part) for miss, part in reachable if _comparable(person, part)]
+        if reachable:
+            min(reachable, key=lambda r: r[0])[1].append(person)
+        elif len(parts) < count:
+            parts.append([person])
+    detection = np.full((C, T, count), -1)
+    place = np.full((T, count, 3), np.nan)
+    for a, part in enumerate(parts):
+        for person in part:
+            detection[:, person.frames, a] = np.stack(person.detections, 1)
+            known = np.stack(person.marks)
+            place[person.frames, a] = np.nanmedian(np.where(np.isfinite(known).any(1, keepdims=True), known, 0), axis=1)
+    return torch.from_numpy(detection), torch.from_numpy(place).float()
+
+
+def _comparable(person: Person, part: list[Person]) -> bool:
+    """Whether the person is about as prominent as who plays the part already; a bystander does not stand in for an actor."""
+    rate = person.prominence / len(person.frames)
+    return rate > 0.4 * sum(p.prominence for p in part) / sum(len(p.frames) for p in part)
+
+
+def _twins(a: Person, b: Person) -> bool:
+    """Whether two people are one that was detected twice: they share most frames, and the place."""
+    shared = sorted(set(a.frames) & set(b.frames))
+    if len(shared) < 0.5 * min(len(a.frames), len(b.frames)):
+        return False
+    of_a, of_b = dict(zip(a.frames, a.marks)), dict(zip(b.frames, b.marks))
+    apart = [np.linalg.norm(of_a[t] - of_b[t], axis=-1) for t in shared]
+    return bool(np.nanmedian(np.concatenate(apart)) < 0.2)
+
+
+def _miss(person: Person, part: list[Person], fps: float, config: IdentityConfig) -> float | None:
+    """How far the person is from where the part was last and next played, m; None where they overlap or it is too far to go."""
+    far = 0.0
+    for other in part:
+        if person.frames[0] <= other.frames[-1] and other.frames[0] <= person.frames[-1]:
+            return None
+    before = max((o for o in part if o.frames[-1] < person.frames[0]), key=lambda o: o.frames[-1], default=None)
+    after = min((o for o in part if o.frames[0] > person.frames[-1]), key=lambda o: o.frames[0], default=None)
+    for first, then in ((before, person), (person, after)):
+        if first is None or then is None:
+            continue
+        distance = float(np.nanmedian(np.linalg.norm(then.marks[0] - first.marks[-1], axis=-1)))
+        if distance > config.reach + config.speed * (then.frames[0] - first.frames[-1]) / fps:
+            return None
+        far += distance
+    return far

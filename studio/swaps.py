@@ -1,0 +1,289 @@
+"""Which views exchanged left and right, found from what the other views say.
+
+Networks name limbs from one picture, so a back seen as a front, or crossing legs, exchanges left and right in one view
+alone. For each group of limbs every pattern of exchanged views is scored by how well the rays of its left and of its right
+points meet (MSAC over every pair of rays), and by whether the networks' own 3D limbs, turned into the world, point the same
+way. The best sequence of patterns over time is found exactly (Viterbi 1967). All views together say nothing about which side
+is the true left: that is a second, binary sequence, from majority, continuity in 3D, and where nose and toes point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations, product
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from calibration.cameras import Cameras
+from calibration.triangulate import Rays, pair_points, triangulate
+from rigs.keypoints import mirrored
+
+GROUPS = {
+    "arms": ("shoulder", "elbow", "wrist"),
+    "legs": ("hip", "knee", "ankle", "big_toe", "heel"),
+    "head": ("eye", "ear"),
+}
+"""Limbs that networks exchange together; hands go with the arms, small toes with the legs."""
+EXHAUSTIVE = 8
+"""With more cameras than this, all patterns are tried among this many, and each other view is then judged alone."""
+
+
+@dataclass(frozen=True)
+class SwapConfig:
+    """What an exchange costs, in units of squared standard deviations of a keypoint."""
+
+    threshold: float = 4.0
+    """A view disagrees about a keypoint beyond this many standard deviations."""
+    rare: float = 2.0
+    """For every view and frame that is exchanged: networks are more often right."""
+    lasting: float = 6.0
+    """For every view that changes between exchanged and not from one frame to the next."""
+    limb: float = 0.15
+    """Standard deviation of the network's own 3D vector from right to left, m."""
+    motion: float = 0.05
+    """Standard deviation of a keypoint's way from one frame to the next, m."""
+    facing: float = 4.0
+    """For limbs on the wrong side of a body that faces where its nose or toes point."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Left and right keypoints that are exchanged together."""
+
+    name: str
+    left: list[int]
+    right: list[int]
+    """Points that are compared."""
+    members: list[int]
+    """All keypoints that are exchanged."""
+
+
+def groups(names: tuple[str, ...]) -> list[Group]:
+    """The groups that a keypoint set has."""
+    found = []
+    for group, parts in GROUPS.items():
+        present = [p for p in parts if f"left_{p}" in names and f"right_{p}" in names]
+        if present:
+            extra = (
+                ("hand_root", "thumb", "forefinger", "middle_finger", "ring_finger", "pinky_finger") if group == "arms" else ("small_toe",)
+            )
+            keys = tuple(f"{s}_{p}" for s in ("left", "right") for p in (*parts, *(extra if group != "head" else ())))
+            left, right = ([names.index(f"{s}_{p}") for p in present] for s in ("left", "right"))
+            found.append(Group(group, left, right, [k for k, n in enumerate(names) if n.startswith(keys)]))
+    return found
+
+
+def exchanges(
+    cameras: Cameras,
+    names: tuple[str, ...],
+    pixels: Float[Tensor, "C T K 2"],
+    sigma: Float[Tensor, "C T K"],
+    skeleton: Float[Tensor, "C T K 3"] | None,
+    config: SwapConfig,
+) -> Bool[Tensor, "C T K"]:
+    """Keypoints of one actor that must take the place of their left or right counterpart. `skeleton` is in the world's axes, m."""
+    C, T, K = sigma.shape
+    result = torch.zeros(C, T, K, dtype=torch.bool)
+    seen = torch.isfinite(sigma) & torch.isfinite(pixels).all(-1)
+    lead = sorted(seen.sum((1, 2)).argsort(descending=True, stable=True)[:EXHAUSTIVE].tolist())
+    some = cameras[lead]
+    found = groups(names)
+    patterns = torch.tensor([(0, *p) for p in product((0, 1), repeat=len(lead) - 1)], dtype=torch.bool)
+    chosen, sides = [], []
+    for group in found:
+        cost = _pattern_costs(some, pixels[lead], sigma[lead], group, patterns, config)
+        if skeleton is not None:
+            cost += _limb_costs(skeleton[lead], group, patterns, config)
+        path = _sequence(cost, patterns, config)
+        chosen.append(patterns[path].T)
+        whole = torch.zeros(len(lead), T, K, dtype=torch.bool)
+        whole[:, :, group.members] = chosen[-1][..., None]
+        p, s = exchanged(pixels[lead], whole, names), exchanged(sigma[lead], whole, names)
+        both = group.left + group.right
+        points = triangulate(some, p[:, :, both], s[:, :, both]).points
+        sides.append(points.unflatten(1, (2, len(group.left))))
+    middle = {name: _middle(some, pixels[lead], sigma[lead], names, name) for name in ("nose", "ear", "hip", "shoulder", "big_toe", "heel")}
+    turned = _turns(found, chosen, sides, middle, seen[lead], config)
+    for group, pattern, turn in zip(found, chosen, turned.T):
+        result[torch.tensor(lead)[:, None], :, torch.tensor(group.members)] = (pattern ^ turn)[:, None]
+    for c in sorted(set(range(C)) - set(lead)):
+        _judge_alone(cameras, names, pixels, sigma, found, lead, c, result, config)
+    return result & (seen | seen[:, :, list(mirrored(names))])
+
+
+def exchanged(values: Tensor, exchange: Bool[Tensor, "*axes K"], names: tuple[str, ...]) -> Tensor:
+    """Values (*axes, K) or (*axes, K, n), those marked replaced by their left or right counterpart's."""
+    other = list(mirrored(names))
+    axis = exchange.ndim - 1
+    mask = exchange if values.ndim == exchange.ndim else exchange[..., None]
+    return torch.where(mask, values.index_select(axis, torch.tensor(other)), values)
+
+
+def _pattern_costs(
+    cameras: Cameras, pixels: Tensor, sigma: Tensor, group: Group, patterns: Bool[Tensor, "S C"], config: SwapConfig
+) -> Float[Tensor, "T S"]:
+    """How badly the rays of the left and of the right points meet, for every pattern: the squared deviations, capped, of the best point."""
+    C, T = sigma.shape[:2]
+    limit = config.threshold**2
+    views = list(range(C)) * 2
+    pairs = torch.tensor([(a, b) for a, b in combinations(range(2 * C), 2) if views[a] != views[b]]).T
+    left = torch.cat([~patterns, patterns], 1).float()
+    right = torch.cat([patterns, ~patterns], 1).float()
+    cost = torch.zeros(T, len(patterns))
+    chunk = max(8, (1 << 21) // (pairs.shape[1] * max(2 * C, len(patterns))))
+    for i, j in zip(group.left, group.right):
+        for start in range(0, T, chunk):
+            part = slice(start, start + chunk)
+            rays = _both(Rays.of(cameras, pixels[:, part, i], sigma[:, part, i]), Rays.of(cameras, pixels[:, part, j], sigma[:, part, j]))
+            guess, exists = pair_points(rays, pairs, 0.02)
+            deviation = rays.deviation(guess).clamp_max_(limit).nan_to_num_(nan=limit)  # (2C, P, n)
+            for side in (left, right):
+                tried = (side @ deviation.flatten(1)).view(len(patterns), *exists.shape)
+                best = tried.masked_fill_(~exists, torch.inf).amin(1)
+                worst = side @ (rays.seen * limit)
+                cost[part] += torch.minimum(best, worst).T
+    return cost
+
+
+def _both(left: Rays, right: Rays) -> Rays:
+    """The left and right points as 2C views of one point."""
+    joined = {k: torch.cat([getattr(left, k), getattr(right, k)]) for k in ("R", "position", "u", "v", "uu", "vv")}
+    uv = None if left.uv is None or right.uv is None else torch.cat([left.uv, right.uv])
+    return Rays(origin=left.origin, uv=uv, **joined)
+
+
+def _limb_costs(skeleton: Tensor, group: Group, patterns: Bool[Tensor, "S C"], config: SwapConfig) -> Float[Tensor, "T S"]:
+    """How badly the networks' own vectors from right to left agree between views, when the exchanged views' are turned round."""
+    across = skeleton[:, :, group.left] - skeleton[:, :, group.right]
+    C = len(across)
+    cost = torch.zeros(across.shape[1], len(patterns))
+    for a, b in combinations(range(C), 2):
+        same = ((across[a] - across[b]) / config.limb).square().sum(-1) / 2
+        other = ((across[a] + across[b]) / config.limb).square().sum(-1) / 2
+        same, other = (x.clamp_max(config.threshold**2).nan_to_num(0).sum(-1, keepdim=True) * 2 / C for x in (same, other))
+        cost += torch.where(patterns[:, a] == patterns[:, b], same, other)
+    return cost
+
+
+def _sequence(cost: Float[Tensor, "T S"], patterns: Bool[Tensor, "S C"], config: SwapConfig) -> list[int]:
+    """The cheapest pattern of each frame; a pattern and its complement are the same."""
+    C = patterns.shape[1]
+    swapped = patterns.sum(1)
+    differ = (patterns[:, None] ^ patterns[None]).sum(-1)
+    unary = cost + config.rare * torch.minimum(swapped, C - swapped)
+    return viterbi(unary.numpy(), (config.lasting * torch.minimum(differ, C - differ)).numpy())
+
+
+def viterbi(unary: np.ndarray, change: np.ndarray) -> list[int]:
+    """The cheapest sequence of states: costs `unary` (T, S) of a state and `change` (S, S) or (T, S, S) from one to the next."""
+    T = len(unary)
+    total = unary[0].astype(np.float64)
+    came = np.zeros(unary.shape, np.int64)
+    for t in range(1, T):
+        ways = total[:, None] + (change if change.ndim == 2 else change[t])
+        came[t] = ways.argmin(0)
+        total = ways.min(0) + unary[t]
+        total -= total.min()
+    path = [int(total.argmin())]
+    for t in range(T - 1, 0, -1):
+        path.append(int(came[t, path[-1]]))
+    return path[::-1]
+
+
+def _middle(cameras: Cameras, pixels: Tensor, sigma: Tensor, names: tuple[str, ...], part: str) -> Float[Tensor, "T 3"]:
+    """The middle between left and right in the world, which no exchange moves; NaN where it is not known."""
+    if part in names:
+        k = names.index(part)
+        return triangulate(cameras, pixels[:, :, k], sigma[:, :, k]).points
+    if f"left_{part}" not in names or f"right_{part}" not in names:
+        return torch.full((pixels.shape[1], 3), torch.nan)
+    i, j = names.index(f"left_{part}"), names.index(f"right_{part}")
+    return triangulate(cameras, (pixels[:, :, i] + pixels[:, :, j]) / 2, sigma[:, :, [i, j]].amax(-1)).points
+
+
+def _turns(
+    found: list[Group], chosen: list[Tensor], sides: list[Tensor], middle: dict[str, Tensor], seen: Tensor, config: SwapConfig
+) -> Bool[Tensor, "T G"]:
+    """For each group whether its pattern must be inverted so that left is left."""
+    T, G = seen.shape[1], len(found)
+    states = torch.tensor(list(product((0, 1), repeat=G)), dtype=torch.bool)
+    unary = torch.zeros(T, len(states))
+    change = torch.zeros(T, len(states), len(states))
+    up = _unit(middle["shoulder"] - middle["hip"])
+    toes, nose = middle["big_toe"] - middle["heel"], middle["nose"] - middle["ear"]
+    forward = {"arms": nose, "head": nose, "legs": toes}
+    across = {}
+    for g, (group, pattern, points) in enumerate(zip(found, chosen, sides)):
+        visible = seen[:, :, group.left + group.right].any(-1)
+        swapped, kept = (visible & pattern).sum(0), (visible & ~pattern).sum(0)
+        across[group.name] = (points[:, 0] - points[:, 1]).nanmean(1)
+        front = torch.linalg.cross(_unit(across[group.name]), up)
+        agree = (_unit(front) * _unit(forward[group.name])).sum(-1).nan_to_num(0)
+        on = states[:, g].float()
+        unary += (
+            config.rare * torch.where(states[:, g], kept[:, None], swapped[:, None])
+            + config.facing * agree[:, None].mul(2 * on - 1).add(1) / 2
+        )
+        stay, cross = _continuity(points, config)
+        flips = states[:, None, g] ^ states[None, :, g]
+        change += torch.where(flips, cross[:, None, None], stay[:, None, None])
+    if {"arms", "legs"} <= across.keys():
+        a, b = (next(g for g, group in enumerate(found) if group.name == n) for n in ("arms", "legs"))
+        aligned = (_unit(across["arms"]) * _unit(across["legs"])).sum(-1).nan_to_num(0)[:, None]
+        unary += config.facing * (1 - torch.where(states[:, a] ^ states[:, b], -aligned, aligned)) / 2
+    return states[viterbi(unary.numpy(), change.numpy())]
+
+
+def _continuity(points: Float[Tensor, "T 2 P 3"], config: SwapConfig) -> tuple[Float[Tensor, "T"], Float[Tensor, "T"]]:
+    """Cost at each frame of left and right going on as they were in the last frame that knew them, and of having changed places."""
+    T = len(points)
+    last = points.clone()
+    age = torch.zeros(points.shape[:-1])
+    for t in range(1, T):
+        lost = last[t].isnan().any(-1)
+        last[t] = torch.where(lost[..., None], last[t - 1], last[t])
+        age[t] = torch.where(lost, age[t - 1] + 1, 0)
+    before, gap = last.roll(1, 0), age.roll(1, 0) + 1
+    spread = config.motion * gap.amax(1)[..., None].sqrt()
+    cap = config.threshold**2
+
+    def cost(other: Tensor) -> Tensor:
+        moved = ((points - other) / spread[:, None]).square().sum(-1).sum(1)
+        total = moved.clamp_max(cap).nan_to_num(0).sum(-1)
+        total[0] = 0
+        return total
+
+    return cost(before), cost(before.flip(1))
+
+
+def _judge_alone(
+    cameras: Cameras,
+    names: tuple[str, ...],
+    pixels: Tensor,
+    sigma: Tensor,
+    found: list[Group],
+    lead: list[int],
+    c: int,
+    result: Tensor,
+    config: SwapConfig,
+) -> None:
+    """Decide one more view (in `result`) by which side its points fall on."""
+    p, s = exchanged(pixels[lead], result[lead], names), exchanged(sigma[lead], result[lead], names)
+    for group in found:
+        both, other = group.left + group.right, group.right + group.left
+        points = triangulate(cameras[lead], p[:, :, both], s[:, :, both]).points
+        seen = cameras[c].to(dtype=torch.float32).project(points)[0]
+        cap = config.threshold**2
+        kept, swapped = (
+            ((pixels[c][:, k] - seen) / sigma[c][:, k, None]).square().sum(-1).clamp_max(cap).nan_to_num(0).sum(-1) for k in (both, other)
+        )
+        unary = torch.stack([kept, swapped + config.rare], -1)
+        path = viterbi(unary.numpy(), config.lasting * (1 - np.eye(2)))
+        result[c][:, group.members] = torch.tensor(path, dtype=torch.bool)[:, None]
+
+
+def _unit(v: Tensor) -> Tensor:
+    return v / v.norm(dim=-1, keepdim=True).clamp_min(1e-6)
