@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import chain
 from math import pi
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 import yaml
@@ -64,7 +65,7 @@ class Cameras:
             index = list(range(len(self)))[which]
         else:
             index = [self.index(w) if isinstance(w, str) else w for w in (which if isinstance(which, list) else [which])]
-        picked = {
+        picked: dict[str, Any] = {
             f.name: getattr(self, f.name)[index]
             if isinstance(getattr(self, f.name), Tensor)
             else tuple(getattr(self, f.name)[i] for i in index)
@@ -202,8 +203,11 @@ class Cameras:
 
 def joined(cameras: Sequence[Cameras]) -> Cameras:
     """All the cameras in one `Cameras`, in that order; a `ValueError` where two have one name."""
-    columns = {f.name: [getattr(c, f.name) for c in cameras] for f in fields(Cameras)}
-    return Cameras(**{k: torch.cat(v) if isinstance(v[0], Tensor) else sum(v, ()) for k, v in columns.items()})
+    columns: dict[str, Any] = {}
+    for field in fields(Cameras):
+        parts: list[Any] = [getattr(c, field.name) for c in cameras]
+        columns[field.name] = torch.cat(parts) if isinstance(parts[0], Tensor) else tuple(chain(*parts))
+    return Cameras(**columns)
 
 
 def single(
@@ -236,6 +240,8 @@ def adapt_to_video(camera: Cameras, width: int, height: int, narrowed: Literal["
     the lens stays. One side shorter by less than 16 px is an image that was scaled evenly and centred between black bars, as video
     converters do (`letterboxed`), or whose right or bottom edge was cut (`cropped`). All else is a `ValueError`.
     """
+    if len(camera) != 1:
+        raise ValueError(f"adapt_to_video takes one camera and its video; got the cameras {list(camera.names)}")
     wide, high = (float(v) for v in camera.size[0])
     size = camera.size.new_tensor([[width, height]])
     change = [width - wide, height - high]

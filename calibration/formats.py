@@ -61,7 +61,7 @@ def _plausible(path: Path, cameras: list[Cameras]) -> Cameras:
         raise ValueError(f"{path}: camera {twice[0]!r}: field 'name' occurs twice; give each camera its own name")
     rig = joined(cameras)
     apart = float(torch.cdist(rig.position, rig.position).max())
-    if len(rig) > 1 and not 0.02 < apart < 500:
+    if len(rig) > 1 and not 0.05 < apart < 200:
         raise ValueError(
             f"{path}: the cameras would be {apart:.3g} m apart at most, so poses are missing or lengths are in another unit; "
             "solve the poses, or read the file with `read_cameras(path, unit=metres per unit)`"

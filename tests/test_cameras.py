@@ -296,3 +296,8 @@ def test_a_letterboxed_video_matches_the_image_a_converter_makes():
 def test_a_video_of_another_shape_is_refused_with_both_sizes(size, says):
     with pytest.raises(ValueError, match=f"'wide'.*1920 x 1080.*{size[0]} x {size[1]}.*{says}"):
         adapt_to_video(one([0.1]), *size)
+
+
+def test_a_whole_rig_is_not_adapted_to_one_video():
+    with pytest.raises(ValueError, match="one camera"):
+        adapt_to_video(random_cameras(0, 5), 1920, 1080)
