@@ -5,6 +5,7 @@ import torch
 from export_scene import motion, person, truth, y_up
 
 from studio.export.animation import character
+from studio.export.mesh import surface
 from studio.export.rest import aimed, t_pose
 
 
@@ -99,3 +100,19 @@ def test_an_unknown_rest_pose_is_refused(scene):
     body, moved, _ = scene
     with pytest.raises(ValueError, match="rest pose 'x'"):
         character(moved, body, "x")
+
+
+def test_a_rebound_mesh_stands_in_the_t_pose_with_the_same_joints(scene):
+    body, moved, exact = scene
+    c = character(moved, body, rebound=True)
+    assert torch.equal(c.R_parent_joint, exact.R_parent_joint) and torch.equal(c.rest, exact.rest)
+    assert torch.equal(c.inverse_bind[:, :3, :3], torch.eye(3).double().expand(55, 3, 3))
+    world = torch.eye(4).double().repeat(len(c.rest), 1, 1)
+    world[:, :3, 3] = c.rest
+    before, after = surface(exact, split=False), surface(c, split=False)
+    points = torch.cat([before.points, torch.ones(len(before.points), 1).double()], -1)
+    stood = torch.einsum("pj,jab,pb->pa", truth(body, moved).shaped.body.skin.weights, world @ exact.inverse_bind, points)[:, :3]
+    assert torch.allclose(after.points, stood, atol=1e-9)
+    assert abs(float(after.points[:, 1].min())) < 1e-9
+    lengths = before.expressions.norm(dim=-1), after.expressions.norm(dim=-1)
+    assert torch.allclose(*lengths, atol=1e-9)  # the head's vertices only turn

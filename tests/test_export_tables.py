@@ -104,7 +104,7 @@ def test_trc_has_opensims_header_and_the_chosen_up_axis(scene, tmp_path, up):
 
 def test_export_writes_every_format_for_every_actor_and_leaves_no_temporary_file(take):
     folder = export(take, ExportConfig(together=True))
-    wanted = {f"{a}.{s}" for a in ("ann", "bob") for s in ("bvh", "glb", "trc")} | {"together.glb"}
+    wanted = {f"{a}.{s}" for a in ("ann", "bob") for s in ("fbx", "bvh", "glb", "trc")} | {"together.glb"}
     wanted |= {f"{k}_{a}.csv" for a in ("ann", "bob") for k in ("points", "joints", "triangulated")}
     assert folder == take.folder / "export" and {p.name for p in folder.iterdir()} == wanted
     raw = rows(folder / "triangulated_ann.csv")

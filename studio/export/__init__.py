@@ -12,7 +12,7 @@ from rich import print as tell
 
 from rigs import catalogue
 from rigs.body import Body
-from studio.export import bvh, csv, glb, points, trc
+from studio.export import bvh, csv, fbx, glb, points, trc
 from studio.export.animation import Character, Rest, character
 from studio.values import Motion, Tracks3D
 
@@ -26,10 +26,13 @@ __all__ = ["EXPORTERS", "ExportConfig", "Performance", "export"]
 class ExportConfig:
     """What `export` writes and how."""
 
-    formats: tuple[str, ...] = ("bvh", "glb", "trc", "csv")
+    formats: tuple[str, ...] = ("fbx", "bvh", "glb", "trc", "csv")
     """Names in the table `EXPORTERS`."""
     rest: Rest = "t"
     """Rest pose of characters: "t" (arms level, palms down) or "a" (the body model's own)."""
+    rebound: bool = False
+    """Bring the mesh itself to the rest pose. Off, the skin moves exactly as fitted, but programs that show a skin's bind pose as its
+    rest (Blender does) show the model's own pose; on, they show the rest pose, and skin near the armpits moves by centimetres."""
     bvh_order: str = "ZXY"
     """Order of BVH rotation channels: XYZ, XZY, YXZ, YZX, ZXY or ZYX."""
     bvh_digits: int = 6
@@ -64,6 +67,10 @@ def _glb(performance: Performance, folder: Path, config: ExportConfig) -> list[P
     return [glb.write(folder / f"{performance.actor}.glb", [performance.character], clip=performance.actor)]
 
 
+def _fbx(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:
+    return [fbx.write(folder / f"{performance.actor}.fbx", performance.character, clip=performance.actor)]
+
+
 def _trc(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:
     return [trc.write(folder / f"{performance.actor}.trc", points.fitted(performance.motion, performance.body), config.trc_up)]
 
@@ -76,7 +83,13 @@ def _csv(performance: Performance, folder: Path, config: ExportConfig) -> list[P
     return [csv.write(folder / f"{name}_{actor}.csv", table) for name, table in tables.items()]
 
 
-EXPORTERS: dict[str, Callable[[Performance, Path, ExportConfig], list[Path]]] = {"bvh": _bvh, "glb": _glb, "trc": _trc, "csv": _csv}
+EXPORTERS: dict[str, Callable[[Performance, Path, ExportConfig], list[Path]]] = {
+    "fbx": _fbx,
+    "bvh": _bvh,
+    "glb": _glb,
+    "trc": _trc,
+    "csv": _csv,
+}
 """Format -> writer of one actor's files into a folder; the paths written."""
 
 
@@ -98,7 +111,7 @@ def export(take: Take, config: ExportConfig) -> Path:
             raise FileNotFoundError(f"{path}: actor {actor!r} has no motion; run the fit first")
         motion = Motion.load(path)
         body = catalogue.open_body(motion.body)
-        performances.append(Performance(motion, body, character(motion, body, config.rest), tracks))
+        performances.append(Performance(motion, body, character(motion, body, config.rest, config.rebound), tracks))
     folder.mkdir(parents=True, exist_ok=True)
     written = [path for performance in performances for name in config.formats for path in EXPORTERS[name](performance, folder, config)]
     if config.together and "glb" in config.formats and len(performances) > 1:

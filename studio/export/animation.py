@@ -48,6 +48,8 @@ class Character:
     fps: float
     first_frame: int
     timecode: str
+    rebound: bool = False
+    """Whether the mesh itself is brought to the rest pose and bound there."""
 
     @property
     def skeleton(self) -> Skeleton:
@@ -62,13 +64,16 @@ class Character:
 
     @property
     def inverse_bind(self) -> Float[Tensor, "J 4 4"]:
-        """From the modelled mesh to each joint's frame: world joint matrix @ inverse bind carries a vertex.
+        """From the mesh to each joint's frame: world joint matrix @ inverse bind carries a vertex.
 
-        The mesh stays as it was modelled whatever the rest pose, because linear blend skinning cannot be re-bound without loss.
+        Linear blend skinning cannot be bound anew without loss. So the mesh stays as it was modelled whatever the rest pose, and moves
+        exactly as the body model; `rebound` trades that for programs that take the mesh's pose for the rest pose.
         """
+        R = torch.eye(3, dtype=self.bind.dtype).expand(len(self.bind), 3, 3) if self.rebound else self.R_rest_bind
+        centre = self.rest if self.rebound else self.bind
         matrices = torch.eye(4, dtype=self.bind.dtype).repeat(len(self.bind), 1, 1)
-        matrices[:, :3, :3] = self.R_rest_bind
-        matrices[:, :3, 3] = -(self.R_rest_bind @ self.bind[..., None])[..., 0]
+        matrices[:, :3, :3] = R
+        matrices[:, :3, 3] = -(R @ centre[..., None])[..., 0]
         return matrices
 
 
@@ -94,8 +99,8 @@ def checked(motion: Motion, body: Body) -> None:
             raise ValueError(f"{who}: {field} of {where} is not finite ({len(wrong)} values in all); fit the take again")
 
 
-def character(motion: Motion, body: Body, rest: Rest = "t") -> Character:
-    """The motion re-expressed on a rest pose; joint positions and skinned mesh are unchanged.
+def character(motion: Motion, body: Body, rest: Rest = "t", rebound: bool = False) -> Character:
+    """The motion re-expressed on a rest pose; joint positions are unchanged, and so is the skinned mesh unless it is `rebound`.
 
     With R_t the world rotation of a joint from the model's rest to the new one, local rotations become R_t[parent] R_local R_t[joint]^T.
     """
@@ -126,4 +131,5 @@ def character(motion: Motion, body: Body, rest: Rest = "t") -> Character:
         fps=motion.fps,
         first_frame=motion.first_frame,
         timecode=motion.timecode,
+        rebound=rebound,
     )

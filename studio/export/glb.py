@@ -1,8 +1,8 @@
 """glTF 2.0 binary: skinned mesh, face shapes, skeleton and animation of one or more characters. Metres, y up, facing +z.
 
 Layout after the Khronos glTF 2.0 specification: for every character a plain node that holds its skeleton, and beside it the mesh.
-The joints' node transforms are the rest pose; the mesh keeps the pose it was modelled in, and the inverse bind matrices lead from one to
-the other, so that skinning is exactly the body model's. Face shapes are sparse morph targets without normals.
+The joints' node transforms are the rest pose; unless re-bound, the mesh keeps the pose it was modelled in, and the inverse bind matrices
+lead from one to the other, so that skinning is exactly the body model's. Face shapes are sparse morph targets without normals.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rigs import rotation
-from studio.export.animation import Character, y_up
+from studio.export.animation import Character
 from studio.export.mesh import Mesh, surface
 
 COMPONENTS = {"float32": 5126, "uint32": 5125, "uint16": 5123}
@@ -126,10 +126,10 @@ def _skeleton(file: _File, character: Character) -> list[int]:
 
 def _skinned_mesh(file: _File, character: Character, joints: list[int]) -> int:
     """The node that draws the character; it lies at the scene's root because a skinned mesh ignores its parents."""
-    mesh = surface(character.shaped)
+    mesh = surface(character, split=True)
     attributes = {
-        "POSITION": file.accessor(_f32(y_up(mesh.points)), VERTICES, bounds=True),
-        "NORMAL": file.accessor(_unit(y_up(mesh.normals)), VERTICES),
+        "POSITION": file.accessor(_f32(mesh.points), VERTICES, bounds=True),
+        "NORMAL": file.accessor(_unit(mesh.normals), VERTICES),
     }
     if mesh.uv is not None:
         attributes["TEXCOORD_0"] = file.accessor(_f32(torch.stack([mesh.uv[:, 0], 1 - mesh.uv[:, 1]], -1)), VERTICES)
@@ -137,7 +137,7 @@ def _skinned_mesh(file: _File, character: Character, joints: list[int]) -> int:
         four = slice(4 * n, 4 * n + 4)
         attributes[f"JOINTS_{n}"] = file.accessor(mesh.influences[:, four].numpy().astype(np.uint16), VERTICES)
         attributes[f"WEIGHTS_{n}"] = file.accessor(_f32(mesh.weights[:, four]), VERTICES)
-    targets = [{"POSITION": file.sparse(_f32(y_up(d)))} for d in mesh.expressions]
+    targets = [{"POSITION": file.sparse(_f32(d))} for d in mesh.expressions]
     primitives = [_primitive(file, mesh, part, attributes, targets) for part in range(len(mesh.part_names))]
     names = list(character.shaped.body.expression_names)
     entry: dict[str, Any] = {"name": f"{character.actor}_mesh", "primitives": primitives}

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rigs.body import Shaped
+from studio.export.animation import Character, y_up
 
 LEAST_WEIGHT = 1e-5
 """Skinning weights below this are dropped and the others scaled up."""
@@ -22,14 +23,14 @@ LOOKS = {
 
 @dataclass(frozen=True)
 class Mesh:
-    """Drawable surface in the pose it was modelled in: metres, z up, facing -y."""
+    """Drawable surface in the pose to which it is bound: metres, y up, facing +z."""
 
     points: Float[Tensor, "P 3"]
-    source: Int[Tensor, "P"]
-    """Which vertex of the body each point copies."""
     normals: Float[Tensor, "P 3"]
     uv: Float[Tensor, "P 2"] | None
-    """Origin at the picture's lower left."""
+    """Texture coordinates of each point, origin at the picture's lower left; None where points are not split or there are none."""
+    corner_uv: Float[Tensor, "F 3 2"] | None
+    """Texture coordinates of each triangle's corners."""
     influences: Int[Tensor, "P N"]
     """Joints that move a point, heaviest first; N is a multiple of four."""
     weights: Float[Tensor, "P N"]
@@ -44,21 +45,22 @@ class Mesh:
     """Base colour and roughness of each material."""
 
 
-def surface(shaped: Shaped) -> Mesh:
-    """The person's neutral mesh, split along texture seams."""
-    body, skin = shaped.body, shaped.body.skin
-    rest = shaped.rest()
-    source, triangles, uv = _split(body.triangles, body.uv, len(rest))
-    parts, names = _materials(shaped)
+def surface(character: Character, split: bool) -> Mesh:
+    """The person's neutral mesh; `split` makes one point per vertex and texture coordinate, for files that need it."""
+    body, skin = character.shaped.body, character.shaped.body.skin
+    uv = None if body.uv is None else body.uv.double()
+    source, triangles, point_uv = _split(body.triangles, uv if split else None, len(skin))
+    points, expressions = _bound(character)
+    parts, names = _materials(character.shaped)
     joints, weights = influences(skin.weights)
     return Mesh(
-        points=rest[source],
-        source=source,
-        normals=vertex_normals(rest, body.triangles)[source],
-        uv=uv,
+        points=points[source],
+        normals=vertex_normals(points, body.triangles)[source],
+        uv=point_uv,
+        corner_uv=uv,
         influences=joints[source],
         weights=weights[source],
-        expressions=skin.expression_basis.permute(2, 0, 1)[:, source],
+        expressions=expressions[:, source],
         triangles=triangles,
         parts=parts,
         part_names=names,
@@ -66,11 +68,23 @@ def surface(shaped: Shaped) -> Mesh:
     )
 
 
+def _bound(character: Character) -> tuple[Float[Tensor, "V 3"], Float[Tensor, "E V 3"]]:
+    """Neutral vertices and face displacements in the pose to which the mesh is bound."""
+    points, faces = y_up(character.shaped.rest()), y_up(character.shaped.body.skin.expression_basis.permute(2, 0, 1))
+    if not character.rebound:
+        return points, faces
+    carry = character.rest - (character.R_rest_bind @ character.bind[..., None])[..., 0]
+    affine = torch.cat([character.R_rest_bind, carry[..., None]], -1).flatten(-2)
+    blended = (character.shaped.body.skin.weights @ affine).unflatten(-1, (3, 4))
+    turn = blended[..., :3]
+    return (turn @ points[..., None])[..., 0] + blended[..., 3], (turn @ faces[..., None])[..., 0]
+
+
 def _split(triangles: Tensor, uv: Tensor | None, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
     """Source vertex of every drawable point, triangles over those points, texture coordinates of the points."""
     if uv is None:
         return torch.arange(count), triangles, None
-    corners = torch.cat([triangles.reshape(-1, 1).double(), uv.reshape(-1, 2).double()], -1)
+    corners = torch.cat([triangles.reshape(-1, 1).double(), uv.reshape(-1, 2)], -1)
     points, index = torch.unique(corners, dim=0, return_inverse=True)
     return points[:, 0].long(), index.reshape(-1, 3), points[:, 1:]
 
@@ -109,5 +123,5 @@ def vertex_normals(points: Float[Tensor, "V 3"], triangles: Int[Tensor, "F 3"]) 
     faces = torch.linalg.cross(b - a, c - a)
     normals = torch.zeros_like(points).index_add(0, triangles.flatten(), faces.repeat_interleave(3, 0))
     length = normals.norm(dim=-1, keepdim=True)
-    up = normals.new_tensor([0, 0, 1.0])
+    up = normals.new_tensor([0, 1.0, 0])
     return torch.where(length > 1e-20, normals / length.clamp_min(1e-20), up)

@@ -1,0 +1,313 @@
+"""Binary FBX 7.4 of one character: skeleton, skin, face shapes and animation. Centimetres, y up, facing +z; Hips is the top joint.
+
+Joint frames are parallel to the world in the rest pose, so `Lcl Rotation` zero everywhere is the rest pose and `PreRotation` is zero.
+The order of rotation is FBX's XYZ, M = Rz Ry Rx. Key times are counted from the first frame, never accumulated.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from studio.export import euler
+from studio.export.animation import Character
+from studio.export.fbx_nodes import CREATION_TIME, FILE_ID, VERSION, Int, Node, save
+from studio.export.mesh import Mesh, surface
+
+CENTIMETRES = 100.0
+TICKS = 46186158000
+"""FBX time units a second."""
+TIME_MODES = {
+    120: 1,
+    100: 2,
+    60: 3,
+    50: 4,
+    48: 5,
+    30: 6,
+    30000 / 1001: 9,
+    25: 10,
+    24: 11,
+    24000 / 1001: 13,
+    96: 15,
+    72: 16,
+    60000 / 1001: 17,
+}
+CUSTOM_RATE = 14
+LINEAR = 4
+STILL = 1e-7
+"""A face shape keeps displacements above this, m."""
+SEPARATOR = "\0\1"
+
+
+@dataclass
+class _Scene:
+    """Objects and who belongs to whom, while they grow."""
+
+    objects: Node = field(default_factory=lambda: Node("Objects"))
+    connections: Node = field(default_factory=lambda: Node("Connections"))
+    last: int = 1_000_000
+
+    def object(self, kind: str, name: str, cls: str, *more: str) -> tuple[int, Node]:
+        """A new object's id and node; FBX calls it `name`, of class `cls`."""
+        self.last += 1
+        return self.last, self.objects.add(kind, self.last, f"{name}{SEPARATOR}{cls}", *(more or ("",)))
+
+    def connect(self, child: int, parent: int, field_name: str | None = None) -> None:
+        """Put an object under another, or on one of its properties."""
+        if field_name is None:
+            self.connections.add("C", "OO", child, parent)
+        else:
+            self.connections.add("C", "OP", child, parent, field_name)
+
+
+def write(path: Path, character: Character, clip: str = "take") -> Path:
+    """Write one character's animation as one take called `clip` that starts at time 0."""
+    scene = _Scene()
+    frames = np.arange(len(character.root))
+    ticks = np.array([round(f * TICKS / character.fps) for f in frames.tolist()], dtype=np.int64)
+    joints = _skeleton(scene, character)
+    mesh = surface(character, split=False)
+    drawn, geometry = _mesh(scene, character.actor, mesh)
+    _skin(scene, character, mesh, joints, drawn, geometry)
+    channels = _face_shapes(scene, mesh, character.shaped.body.expression_names, geometry)
+    _animate(scene, character, clip, ticks, joints, channels)
+    tops = [*_head(path, character, clip, ticks), _definitions(scene), scene.objects, scene.connections, _takes(clip, ticks)]
+    save(path, tops)
+    return path
+
+
+def _vector(name: str, values: list[float]) -> tuple[Any, ...]:
+    """A row of three numbers; `Lcl ...` are animatable."""
+    return (name, name, "", "A", *values) if name.startswith("Lcl") else (name, "Vector3D", "Vector", "", *values)
+
+
+def _model(scene: _Scene, name: str, kind: str, place: list[float]) -> int:
+    this, model = scene.object("Model", name, "Model", kind)
+    model.fill(Version=Int(232)).settings(
+        ("RotationActive", "bool", "", "", Int(1)),
+        ("RotationOrder", "enum", "", "", Int(0)),
+        ("InheritType", "enum", "", "", Int(1)),
+        _vector("PreRotation", [0.0] * 3),
+        _vector("Lcl Translation", place),
+        _vector("Lcl Rotation", [0.0] * 3),
+        _vector("Lcl Scaling", [1.0] * 3),
+        ("DefaultAttributeIndex", "int", "Integer", "", Int(0)),
+    )
+    model.fill(Shading=True, Culling="CullingOff")
+    return this
+
+
+def _skeleton(scene: _Scene, character: Character) -> list[int]:
+    models: list[int] = []
+    for name, up, offset in zip(character.skeleton.names, character.skeleton.parents, (character.offsets * CENTIMETRES).tolist()):
+        attribute, node = scene.object("NodeAttribute", name, "NodeAttribute", "LimbNode")
+        node.settings(("Size", "double", "Number", "", 1.0)).fill(TypeFlags="Skeleton")
+        models.append(_model(scene, name, "LimbNode", offset))
+        scene.connect(models[-1], models[up] if up >= 0 else 0)
+        scene.connect(attribute, models[-1])
+    return models
+
+
+def _layer(geometry: Node, kind: str, mapping: str, reference: str, **arrays: Any) -> None:
+    """One layer element; its first array names it to the layer."""
+    element = geometry.add(f"LayerElement{kind}", Int(0)).fill(Version=Int(101), Name="" if kind != "UV" else "map1")
+    element.fill(MappingInformationType=mapping, ReferenceInformationType=reference, **arrays)
+
+
+def _mesh(scene: _Scene, actor: str, mesh: Mesh) -> tuple[int, int]:
+    """Ids of the mesh's model and its geometry."""
+    geometry, node = scene.object("Geometry", f"{actor}_mesh", "Geometry", "Mesh")
+    corners = mesh.triangles.numpy().astype(np.int32)
+    ended = corners.copy()
+    ended[:, 2] = ~ended[:, 2]  # the complement marks a polygon's last corner
+    node.fill(GeometryVersion=Int(124), Vertices=_flat(mesh.points * CENTIMETRES), PolygonVertexIndex=ended.ravel())
+    _layer(node, "Normal", "ByPolygonVertex", "Direct", Normals=_flat(mesh.normals[mesh.triangles]))
+    _layer(node, "Smoothing", "ByPolygon", "Direct", Smoothing=np.ones(len(corners), np.int32))
+    _layer(node, "Material", "ByPolygon", "IndexToDirect", Materials=mesh.parts.numpy().astype(np.int32))
+    kinds = ["Normal", "Smoothing", "Material"]
+    if mesh.corner_uv is not None:
+        places, index = np.unique(mesh.corner_uv.reshape(-1, 2).numpy(), axis=0, return_inverse=True)
+        _layer(node, "UV", "ByPolygonVertex", "IndexToDirect", UV=places.ravel(), UVIndex=index.astype(np.int32).ravel())
+        kinds.append("UV")
+    layer = node.add("Layer", Int(0)).fill(Version=Int(100))
+    for kind in kinds:
+        layer.add("LayerElement").fill(Type=f"LayerElement{kind}", TypedIndex=Int(0))
+    drawn = _model(scene, f"{actor}_mesh", "Mesh", [0.0] * 3)
+    scene.connect(drawn, 0)
+    scene.connect(geometry, drawn)
+    for name, (colour, roughness) in zip(mesh.part_names, mesh.colours):
+        material, node = scene.object("Material", name, "Material")
+        node.fill(Version=Int(102), ShadingModel="phong", MultiLayer=Int(0))
+        node.settings(("DiffuseColor", "Color", "", "A", *colour), ("Shininess", "double", "Number", "", 100 * (1 - roughness) ** 2))
+        scene.connect(material, drawn)
+    return drawn, geometry
+
+
+def _flat(values: Tensor) -> np.ndarray:
+    return values.double().numpy().ravel()
+
+
+def _matrix(M: Float[Tensor, "4 4"]) -> np.ndarray:
+    """Sixteen numbers, column by column, lengths in centimetres."""
+    scaled = M.clone()
+    scaled[:3, 3] *= CENTIMETRES
+    return _flat(scaled.T.contiguous())
+
+
+def _skin(scene: _Scene, character: Character, mesh: Mesh, joints: list[int], drawn: int, geometry: int) -> None:
+    skin, node = scene.object("Deformer", f"{character.actor}_skin", "Deformer", "Skin")
+    node.fill(Version=Int(101), Link_DeformAcuracy=50.0)  # the format's own spelling
+    scene.connect(skin, geometry)
+    _, pose = scene.object("Pose", f"{character.actor}_bind", "Pose", "BindPose")
+    pose.fill(Type="BindPose", Version=Int(100), NbPoseNodes=Int(len(joints) + 1))
+    pose.add("PoseNode").fill(Node=drawn, Matrix=_matrix(torch.eye(4)))
+    for j, (name, inverse) in enumerate(zip(character.skeleton.names, character.inverse_bind)):
+        pose.add("PoseNode").fill(Node=joints[j], Matrix=_matrix(torch.linalg.inv(inverse)))
+        points, slots = ((mesh.influences == j) & (mesh.weights > 0)).nonzero(as_tuple=True)
+        if not len(points):
+            continue
+        cluster, node = scene.object("Deformer", name, "SubDeformer", "Cluster")
+        node.fill(Version=Int(100)).add("UserData", "", "")
+        node.fill(Indexes=points.numpy().astype(np.int32), Weights=_flat(mesh.weights[points, slots]))
+        node.fill(Transform=_matrix(inverse), TransformLink=_matrix(torch.linalg.inv(inverse)))
+        scene.connect(cluster, skin)
+        scene.connect(joints[j], cluster)
+
+
+def _face_shapes(scene: _Scene, mesh: Mesh, names: tuple[str, ...], geometry: int) -> list[int]:
+    """Ids of the channels whose percentage drives each face shape."""
+    if not names:
+        return []
+    blend, node = scene.object("Deformer", "face", "Deformer", "BlendShape")
+    node.fill(Version=Int(100))
+    scene.connect(blend, geometry)
+    channels: list[int] = []
+    for name, moved in zip(names, mesh.expressions):
+        rows = (moved.abs().amax(1) > STILL).nonzero()[:, 0]
+        rows = rows if len(rows) else torch.zeros(1, dtype=torch.long)
+        shape, node = scene.object("Geometry", name, "Geometry", "Shape")
+        node.fill(
+            Version=Int(100),
+            Indexes=rows.numpy().astype(np.int32),
+            Vertices=_flat(moved[rows] * CENTIMETRES),
+            Normals=np.zeros(3 * len(rows)),
+        )
+        channel, node = scene.object("Deformer", name, "SubDeformer", "BlendShapeChannel")
+        node.fill(Version=Int(100), DeformPercent=0.0, FullWeights=np.array([100.0]))
+        node.settings(("DeformPercent", "Number", "", "A", 0.0))
+        scene.connect(channel, blend)
+        scene.connect(shape, channel)
+        channels.append(channel)
+    return channels
+
+
+def _animate(scene: _Scene, character: Character, clip: str, ticks: np.ndarray, joints: list[int], channels: list[int]) -> None:
+    stack, node = scene.object("AnimationStack", clip, "AnimStack")
+    node.settings(*((name, "KTime", "Time", "", int(value)) for name, value in _span("Local", ticks) + _span("Reference", ticks)))
+    layer, _ = scene.object("AnimationLayer", "BaseLayer", "AnimLayer")
+    scene.connect(layer, stack)
+
+    def curves(target: int, field_name: str, short: str, values: dict[str, np.ndarray]) -> None:
+        group, node = scene.object("AnimationCurveNode", short, "AnimCurveNode")
+        node.settings(*((f"d|{axis}", "Number", "", "A", float(v[0])) for axis, v in values.items()))
+        scene.connect(group, layer)
+        scene.connect(group, target, field_name)
+        for axis, v in values.items():
+            scene.connect(_curve(scene, ticks, v), group, f"d|{axis}")
+
+    root = (character.root * CENTIMETRES).numpy()
+    curves(joints[0], "Lcl Translation", "T", dict(zip("XYZ", root.T)))
+    zyx = torch.rad2deg(euler.unrolled(character.R_parent_joint, "ZYX")).numpy()
+    for j, joint in enumerate(joints):
+        curves(joint, "Lcl Rotation", "R", {axis: zyx[:, j, "ZYX".index(axis)] for axis in "XYZ"})
+    for channel, weight in zip(channels, character.expression.T.numpy()):
+        curves(channel, "DeformPercent", "DeformPercent", {"DeformPercent": 100 * weight})
+
+
+def _curve(scene: _Scene, ticks: np.ndarray, values: np.ndarray) -> int:
+    """A linear curve with a key on every frame; one key where nothing changes."""
+    this, node = scene.object("AnimationCurve", "", "AnimCurve")
+    count = 1 if float(np.ptp(values)) == 0.0 else len(ticks)
+    node.fill(Default=float(values[0]), KeyVer=Int(4008), KeyTime=ticks[:count], KeyValueFloat=values[:count].astype(np.float32))
+    node.fill(
+        KeyAttrFlags=np.array([LINEAR], np.int32), KeyAttrDataFloat=np.zeros(4, np.float32), KeyAttrRefCount=np.array([count], np.int32)
+    )
+    return this
+
+
+def _span(kind: str, ticks: np.ndarray) -> list[tuple[str, int]]:
+    return [(f"{kind}Start", int(ticks[0])), (f"{kind}Stop", int(ticks[-1]))]
+
+
+def _head(path: Path, character: Character, clip: str, ticks: np.ndarray) -> list[Node]:
+    """Everything before the objects: who wrote it, axes, unit, rate."""
+    header = Node("FBXHeaderExtension").fill(FBXHeaderVersion=Int(1003), FBXVersion=Int(VERSION), EncryptionType=Int(0))
+    moment = dict(Year=1970, Month=1, Day=1, Hour=10, Minute=0, Second=0, Millisecond=0)
+    header.add("CreationTimeStamp").fill(Version=Int(1000), **{k: Int(v) for k, v in moment.items()})
+    header.fill(Creator="mocap-studio")
+    info = header.add("SceneInfo", f"GlobalInfo{SEPARATOR}SceneInfo", "UserData").fill(Type="UserData", Version=Int(100))
+    info.settings(
+        ("DocumentUrl", "KString", "Url", "", path.name),
+        ("SrcDocumentUrl", "KString", "Url", "", path.name),
+        ("Original", "Compound", "", ""),
+        ("Original|ApplicationName", "KString", "", "", "mocap-studio"),
+        ("Original|FileName", "KString", "", "", path.name),
+    )
+    rate = next((mode for fps, mode in TIME_MODES.items() if abs(fps - character.fps) < 1e-4), CUSTOM_RATE)
+    axes = {
+        "UpAxis": 1,
+        "UpAxisSign": 1,
+        "FrontAxis": 2,
+        "FrontAxisSign": 1,
+        "CoordAxis": 0,
+        "CoordAxisSign": 1,
+        "OriginalUpAxis": 1,
+        "OriginalUpAxisSign": 1,
+    }
+    world = (
+        Node("GlobalSettings")
+        .fill(Version=Int(1000))
+        .settings(
+            *((name, "int", "Integer", "", Int(value)) for name, value in axes.items()),
+            ("UnitScaleFactor", "double", "Number", "", 1.0),
+            ("OriginalUnitScaleFactor", "double", "Number", "", 1.0),
+            ("TimeMode", "enum", "", "", Int(rate)),
+            *((name, "KTime", "Time", "", value) for name, value in _span("TimeSpan", ticks)),
+            ("CustomFrameRate", "double", "Number", "", float(character.fps)),
+        )
+    )
+    documents = Node("Documents").fill(Count=Int(1))
+    document = documents.add("Document", 1, "Scene", "Scene")
+    document.settings(("SourceObject", "object", "", ""), ("ActiveAnimStackName", "KString", "", "", clip)).fill(RootNode=0)
+    return [
+        header,
+        Node("FileId", (FILE_ID,)),
+        Node("CreationTime", (CREATION_TIME,)),
+        Node("Creator", ("mocap-studio",)),
+        world,
+        documents,
+        Node("References"),
+    ]
+
+
+def _definitions(scene: _Scene) -> Node:
+    counts = Counter(node.name for node in scene.objects.children)
+    table = Node("Definitions").fill(Version=Int(100), Count=Int(1 + counts.total()))
+    for kind, count in {"GlobalSettings": 1, **counts}.items():
+        table.add("ObjectType", kind).fill(Count=Int(count))
+    return table
+
+
+def _takes(clip: str, ticks: np.ndarray) -> Node:
+    takes = Node("Takes").fill(Current=clip)
+    entry = takes.add("Take", clip).fill(FileName=f"{clip.replace(' ', '_')}.tak")
+    entry.add("LocalTime", int(ticks[0]), int(ticks[-1]))
+    entry.add("ReferenceTime", int(ticks[0]), int(ticks[-1]))
+    return takes
