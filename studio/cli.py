@@ -255,6 +255,12 @@ def _take(places: Sequence[Path], cameras: Path | None, out: Path | None, **fact
                 f"{places[0]}: is a take with its own cameras and folder; leave out --cameras and --out, or edit its take.yaml"
             )
         return replace(Take.open(places[0]), **given)
+    if missing := [p for p in places if not p.exists()]:
+        raise FileNotFoundError(f"{missing[0]}: no such file or folder; give videos, a folder of them, or a take's folder")
+    if len(places) == 1 and (places[0] / "session.yaml").is_file():
+        raise ValueError(
+            f"{places[0]}: is a session; run one of its takes: {[f'{places[0]}/takes/{t}' for t in Session.open(places[0]).takes()]}"
+        )
     if cameras is None or out is None:
         raise ValueError(f"studio run: needs {'--cameras FILE' if cameras is None else '--out DIR'} beside the videos")
     return Take.of(places, cameras, out, **given)
