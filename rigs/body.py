@@ -42,7 +42,7 @@ class Skin:
 
     def __getitem__(self, index: Int[Tensor, "N"] | Sequence[int] | slice) -> Skin:
         """The chosen points."""
-        i = index if isinstance(index, slice) else torch.as_tensor(index, device=self.rest.device)
+        i = index if isinstance(index, slice | Tensor) else torch.tensor(index, dtype=torch.long, device=self.rest.device)
         pose = None if self.pose_basis is None else self.pose_basis[i]
         return Skin(self.rest[i], self.shape_basis[i], self.expression_basis[i], self.weights[i], pose)
 

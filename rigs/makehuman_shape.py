@@ -33,16 +33,16 @@ SCALES: dict[str, tuple[float, str, tuple[str, ...]]] = {
     "neck": (0.06, "length", ("Neck",)),
     "head": (0.03, "uniform", ("Head", "Jaw", "LeftEye", "RightEye")),
     "shoulder_width": (0.05, "length", ("LeftShoulder", "RightShoulder")),
-    "upper_arm": (0.04, "length", ("LeftArm", "RightArm")),
-    "forearm": (0.04, "length", ("LeftForeArm", "RightForeArm")),
+    "upper_arm": (0.06, "length", ("LeftArm", "RightArm")),
+    "forearm": (0.05, "length", ("LeftForeArm", "RightForeArm")),
     "hand": (0.04, "uniform", tuple(n for n in Skeleton.human().names if "Hand" in n)),
     "hip_width": (0.05, "width", ("Hips",)),
-    "thigh": (0.04, "length", ("LeftUpLeg", "RightUpLeg")),
-    "shin": (0.04, "length", ("LeftLeg", "RightLeg")),
+    "thigh": (0.05, "length", ("LeftUpLeg", "RightUpLeg")),
+    "shin": (0.05, "length", ("LeftLeg", "RightLeg")),
     "foot": (0.04, "forward", ("LeftFoot", "RightFoot", "LeftToeBase", "RightToeBase")),
 }
 """Scale components: one unit as a fraction of length (a standard deviation among people of one stature: adult segment
-lengths vary by 5-6 %, most of it shared with stature), the direction scaled, the joints whose segments it scales."""
+lengths vary by 5-6 %, half of it shared with stature; the arms more, for MakeHuman's are some 6 % short), the direction scaled, the joints whose segments it scales."""
 _TIP = {"Spine2": "Neck", "Spine": "Spine1", "Spine1": "Spine2", "Neck": "Head"}
 
 

@@ -21,7 +21,8 @@ def exp(rotation: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3 3"]:
     safe = torch.where(small, torch.ones_like(square), square)
     angle = safe.sqrt()
     a = torch.where(small, 1 - square / 6, angle.sin() / angle)
-    b = torch.where(small, 0.5 - square / 24, (1 - angle.cos()) / safe)
+    # 1 - cos would lose all digits of single precision below a milliradian.
+    b = torch.where(small, 0.5 - square / 24, 2 * (angle / 2).sin().square() / safe)
     K = skew(rotation)
     return torch.eye(3, dtype=rotation.dtype, device=rotation.device) + a * K + b * (K @ K)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,7 +15,8 @@ HUMAN = (
     ("Jaw", "Head"), ("LeftEye", "Head"), ("RightEye", "Head"),
     *((s + name, (s + parent) if parent[0] != "!" else parent[1:]) for s in ("Left", "Right") for name, parent in (
         ("Shoulder", "!Spine2"), ("Arm", "Shoulder"), ("ForeArm", "Arm"), ("Hand", "ForeArm"),
-        *((f"Hand{finger}{i}", "Hand" if i == 1 else f"Hand{finger}{i - 1}") for finger in ("Thumb", "Index", "Middle", "Ring", "Pinky") for i in (1, 2, 3)),
+        *((f"Hand{finger}{i}", "Hand" if i == 1 else f"Hand{finger}{i - 1}")
+          for finger in ("Thumb", "Index", "Middle", "Ring", "Pinky") for i in (1, 2, 3)),
         ("UpLeg", "!Hips"), ("Leg", "UpLeg"), ("Foot", "Leg"), ("ToeBase", "Foot"),
     )),
 )  # fmt: skip
@@ -81,11 +83,14 @@ class Skeleton:
 
         `rest` holds joint centres at rest, in a frame parallel to the world; `root` is where joint 0 is, m.
         """
-        R: list[Tensor] = [R_local[..., 0, :, :]]
-        p: list[Tensor] = [root]
-        for j in range(1, len(self)):
-            up = self.parents[j]
-            R.append(R[up] @ R_local[..., j, :, :])
-            p.append(p[up] + (R[up] @ (rest[..., j, :] - rest[..., up, :])[..., None])[..., 0])
-        shape = torch.broadcast_shapes(R_local.shape[:-3], p[-1].shape[:-1])
-        return torch.stack(R, -3), torch.stack([q.expand(*shape, 3) for q in p], -2)
+        batch = torch.broadcast_shapes(R_local.shape[:-3], rest.shape[:-2], root.shape[:-1])
+        R = [R_local[..., :1, :, :].expand(*batch, 1, 3, 3)]
+        p = [root[..., None, :].expand(*batch, 1, 3)]
+        for above, level in itertools.pairwise(self.levels):
+            here, up = list(level), [above.index(self.parents[j]) for j in level]
+            R_up, bone = R[-1][..., up, :, :], rest[..., here, :] - rest[..., [self.parents[j] for j in level], :]
+            R.append(R_up @ R_local[..., here, :, :])
+            p.append(p[-1][..., up, :] + (R_up @ bone[..., None])[..., 0])
+        order = [j for level in self.levels for j in level]
+        back = sorted(range(len(self)), key=order.__getitem__)
+        return torch.cat(R, -3)[..., back, :, :], torch.cat(p, -2)[..., back, :]
