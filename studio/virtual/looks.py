@@ -216,7 +216,7 @@ def _noise(position: Float[np.ndarray, "N 3"], rng: np.random.Generator) -> Floa
     columns = []
     for wavelength in (0.04, 0.008):
         plane = cloud(rng, 512, (64,))
-        a, b, c = ((position / wavelength * 8) % 512).astype(np.float32).T
+        a, b, c = ((position + 4) / wavelength * 8).astype(np.float32).T
         columns.append((_wrapped(plane, a + 0.31 * c, b + 0.17 * c) + _wrapped(plane, c + 0.23 * a, b - 0.29 * a)) / 1.4)
     return np.stack(columns, 1)
 

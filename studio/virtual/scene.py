@@ -36,6 +36,8 @@ class Figure:
     triangles: Int[np.ndarray, "F 3"]
     gather: sparse.csr_matrix
     """(V, F): sums what the triangles around a vertex hold."""
+    rest: Float[np.ndarray, "V 3"]
+    """Rendered vertices at rest, m."""
     openness: Float[np.ndarray, "V"]
     """How much light from all around reaches each vertex at rest, 0..1."""
 
@@ -47,9 +49,10 @@ class Figure:
         gather = sparse.csr_matrix(
             (np.ones(F.size, np.float32), (F.ravel(), np.repeat(np.arange(len(F)), 3))), shape=(len(body.skin), len(F))
         )
-        bare = cls(body, look, body.uv.numpy().astype(np.float32), F, gather, np.ones(len(body.skin), np.float32))
-        surface, normals = bare.surface(body.skin.rest.numpy())
-        return cls(body, look, bare.uv, F, gather, _openness(surface, normals, F))
+        skin = body.skin.rest.numpy()
+        bare = cls(body, look, body.uv.numpy().astype(np.float32), F, gather, skin, np.ones(len(skin), np.float32))
+        surface, normals = bare.surface(skin)
+        return cls(body, look, bare.uv, F, gather, surface, _openness(surface, normals, F))
 
     def surface(self, vertices: Float[np.ndarray, "V 3"]) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "V 3"]]:
         """Rendered vertices (hair and cloth stand off the skin) and their unit normals."""

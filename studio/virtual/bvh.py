@@ -1,0 +1,252 @@
+"""Motion from a BVH file on one of the studio's bodies: orientation differences from rest, the root scaled by leg length."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from rich import print as tell
+from scipy.spatial.transform import Rotation, Slerp
+from torch import Tensor
+
+from rigs import rotation
+from rigs.body import Body
+from studio.virtual.anatomy import FINGERS, SIDES, Anatomy, Performance, between, turn, unit
+from studio.virtual.motion import scripted
+
+Z_UP = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.float64)
+"""From BVH axes (y up, facing +z) to ours (z up, facing -y)."""
+
+_ARM = ("Shoulder", "Arm", "ForeArm", "Hand")
+_LEG = ("UpLeg", "Leg", "Foot", "ToeBase")
+_TRUNK = {
+    "Hips": "hips pelvis hip root",
+    "Spine": "spine lowerback abdomen chest",
+    "Spine1": "spine1 chest2",
+    "Spine2": "spine2 spine3 chest3 upperchest",
+    "Neck": "neck neck1",
+    "Head": "head",
+}
+DIALECTS = (
+    {"Shoulder": "shoulder collar clavicle", "Arm": "arm uparm upperarm", "ForeArm": "forearm lowarm lowerarm", "Hand": "hand",
+     "UpLeg": "upleg thigh upperleg", "Leg": "leg shin calf lowleg lowerleg", "Foot": "foot", "ToeBase": "toebase toe"},
+    {"Shoulder": "collar clavicle", "Arm": "shoulder shldr", "ForeArm": "elbow forearm", "Hand": "wrist hand",
+     "UpLeg": "hip upleg thigh", "Leg": "knee shin", "Foot": "ankle foot", "ToeBase": "toe toebase"},
+)  # fmt: skip
+"""Limb joints under the names two families of tools give them; the one that matches more joints is taken."""
+
+
+@dataclass(frozen=True)
+class Bvh:
+    """What a BVH file holds, in its own axes and unit."""
+
+    names: tuple[str, ...]
+    parents: tuple[int, ...]
+    offsets: Float[Tensor, "J 3"]
+    R_parent_joint: Float[Tensor, "T J 3 3"]
+    root: Float[Tensor, "T 3"]
+    fps: float
+
+    def forward(self) -> tuple[Float[Tensor, "T J 3 3"], Float[Tensor, "T J 3"]]:
+        """World rotation and position of every joint."""
+        R, p = [self.R_parent_joint[:, 0]], [self.root]
+        for j in range(1, len(self.names)):
+            up = self.parents[j]
+            R.append(R[up] @ self.R_parent_joint[:, j])
+            p.append(p[up] + R[up] @ self.offsets[j])
+        return torch.stack(R, 1), torch.stack(p, 1)
+
+
+def read_bvh(path: Path) -> Bvh:
+    """The skeleton and motion of a .bvh file; a `ValueError` names the file and the line that is wrong."""
+    try:
+        text = path.read_text()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a BVH text file") from error
+    head, found, motion = text.partition("MOTION")
+    if not found or "HIERARCHY" not in head:
+        raise ValueError(f"{path}: needs the sections HIERARCHY and MOTION")
+    names, parents, offsets, channels = _hierarchy(path, head)
+    count = re.search(r"Frames:\s*(\d+)", motion)
+    step = re.search(r"Frame Time:\s*([0-9.eE+-]+)", motion)
+    if not count or not step or float(step[1]) <= 0:
+        raise ValueError(f"{path}: MOTION needs 'Frames:' and a positive 'Frame Time:'")
+    try:
+        values = np.array(motion[step.end() :].split(), float)
+    except ValueError as error:
+        raise ValueError(f"{path}: MOTION holds something that is not a number: {error}") from error
+    width, T = sum(len(c) for c in channels), int(count[1])
+    if T < 1 or len(values) != T * width:
+        raise ValueError(f"{path}: MOTION holds {len(values)} numbers; {T} frames of {width} channels need {T * width}")
+    rows, R, root, column = values.reshape(T, width), [], np.tile(offsets[0], (T, 1)), 0
+    for j, channel in enumerate(channels):
+        block = rows[:, column : column + len(channel)]
+        column += len(channel)
+        order = "".join(c[0].upper() for c in channel if c.endswith("rotation"))
+        angles = block[:, [i for i, c in enumerate(channel) if c.endswith("rotation")]]
+        R.append(Rotation.from_euler(order, angles, degrees=True).as_matrix() if order else np.tile(np.eye(3), (T, 1, 1)))
+        for i, c in enumerate(channel):
+            if j == 0 and c.endswith("position"):
+                root[:, "XYZ".index(c[0].upper())] = block[:, i]
+    return Bvh(
+        tuple(names),
+        tuple(parents),
+        torch.from_numpy(offsets),
+        torch.from_numpy(np.stack(R, 1)),
+        torch.from_numpy(root),
+        1 / float(step[1]),
+    )
+
+
+def _hierarchy(path: Path, head: str) -> tuple[list[str], list[int], np.ndarray, list[list[str]]]:
+    names: list[str] = []
+    parents: list[int] = []
+    offsets: list[list[float]] = []
+    channels: list[list[str]] = []
+    stack: list[int] = []
+    pending, depth_of_end = -1, 0
+    for number, line in enumerate(head.splitlines(), 1):
+        words = line.split()
+        try:
+            if not words:
+                continue
+            if words[0] in ("ROOT", "JOINT"):
+                names.append(words[1].split(":")[-1])
+                parents.append(stack[-1] if stack else -1)
+                offsets.append([0.0, 0.0, 0.0])
+                channels.append([])
+                pending = len(names) - 1
+            elif words[0] == "End":
+                depth_of_end = 1
+            elif words[0] == "{":
+                if depth_of_end == 1:
+                    depth_of_end = 2
+                else:
+                    stack.append(pending)
+            elif words[0] == "}":
+                if depth_of_end == 2:
+                    depth_of_end = 0
+                else:
+                    stack.pop()
+            elif words[0] == "OFFSET" and not depth_of_end:
+                offsets[-1] = [float(v) for v in words[1:4]]
+            elif words[0] == "CHANNELS":
+                channels[-1] = [w.lower() for w in words[2 : 2 + int(words[1])]]
+        except (IndexError, ValueError) as error:
+            raise ValueError(f"{path}: line {number} is not BVH: {line.strip()!r}") from error
+    if not names:
+        raise ValueError(f"{path}: HIERARCHY holds no ROOT")
+    return names, parents, np.array(offsets), channels
+
+
+def matched(bvh: Bvh) -> dict[str, int]:
+    """Which BVH joint drives which of our joints, by name."""
+    plain = {re.sub(r"[^a-z0-9]", "", n.lower()): i for i, n in reversed(list(enumerate(bvh.names)))}
+    best: dict[str, int] = {}
+    for dialect in DIALECTS:
+        wanted = {name: words.split() for name, words in _TRUNK.items()}
+        for side in SIDES:
+            short = side[0].lower()
+            for joint in (*_ARM, *_LEG):
+                wanted[side + joint] = [
+                    p for w in dialect[joint].split() for p in (side.lower() + w, short + w, w + short, w + side.lower())
+                ]
+            for finger in FINGERS:
+                for i in (1, 2, 3):
+                    wanted[f"{side}Hand{finger}{i}"] = [f"{side.lower()}hand{finger.lower()}{i}"]
+        found = {name: plain[next(w for w in words if w in plain)] for name, words in wanted.items() if any(w in plain for w in words)}
+        if len(found) > len(best):
+            best = found
+    return best
+
+
+def from_bvh(
+    body: Body, path: Path, frames: int, fps: float, seed: int, place: tuple[float, float] = (0.0, 0.0), heading: float = 0.0
+) -> Performance:
+    """A BVH's motion performed by a person; to and fro where the file is shorter than `frames`. Fingers that the file does not
+    have, and the face, are scripted. `ValueError` where the file's joints cannot be recognised."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such BVH file")
+    source = resampled(read_bvh(path), frames, fps)
+    joints = matched(source)
+    missing = {"Hips", *(s + j for s in SIDES for j in ("UpLeg", "Leg", "Foot", "Arm", "ForeArm"))} - set(joints)
+    if missing:
+        raise ValueError(f"{path}: no joints recognised for {sorted(missing)}; it has {list(source.names)}")
+    extra = scripted(body, frames, fps, seed, "hands", place, heading)
+    anatomy = Anatomy.of(body)
+    spin = turn(torch.tensor([0.0, 0, 1], dtype=torch.float64), torch.full((1,), heading, dtype=torch.float64))
+    R_source, _ = source.forward()
+    fixes = _rest_fixes(anatomy, source, joints)
+    R_world: list[Tensor] = []
+    local = rotation.exp(extra.rotation.double())
+    for j, name in enumerate(body.skeleton.names):
+        up = R_world[body.skeleton.parents[j]] if j else torch.eye(3, dtype=torch.float64).expand(frames, 3, 3)
+        if name in joints:
+            world = spin @ Z_UP @ R_source[:, joints[name]] @ Z_UP.T @ fixes[name]
+            local[:, j] = up.mT @ world
+        elif "Hand" not in name and not name.endswith("Eye"):
+            local[:, j] = torch.eye(3, dtype=torch.float64)
+        R_world.append(up @ local[:, j])
+    root = _root(anatomy, source, joints, spin, place, path)
+    still = Performance(body, root.float(), rotation.log(local).float(), extra.expression)
+    return _grounded(still)
+
+
+def resampled(bvh: Bvh, frames: int, fps: float) -> Bvh:
+    """The motion at another rate, to and fro until there are `frames` frames; rotations along great arcs."""
+    last = len(bvh.root) - 1
+    if last < 1:
+        return Bvh(
+            bvh.names, bvh.parents, bvh.offsets, bvh.R_parent_joint[:1].expand(frames, -1, -1, -1), bvh.root[:1].expand(frames, -1), fps
+        )
+    t = np.arange(frames) / fps * bvh.fps
+    t = last - np.abs(t % (2 * last) - last)
+    keys = np.arange(last + 1)
+    R = np.stack([Slerp(keys, Rotation.from_matrix(r.numpy()))(t).as_matrix() for r in bvh.R_parent_joint.unbind(1)], 1)
+    root = np.stack([np.interp(t, keys, column) for column in bvh.root.numpy().T], 1)
+    return Bvh(bvh.names, bvh.parents, bvh.offsets, torch.from_numpy(R), torch.from_numpy(root), fps)
+
+
+def _rest_fixes(anatomy: Anatomy, source: Bvh, joints: dict[str, int]) -> dict[str, Float[Tensor, "3 3"]]:
+    """For each joint the rotation from our rest pose to the file's: limbs by their bone's direction, trunk and feet none."""
+    fixes = {name: torch.eye(3, dtype=torch.float64) for name in joints}
+    for side in SIDES:
+        for chain in (("Arm", "ForeArm", "Hand"), ("UpLeg", "Leg", "Foot")):
+            for a, b in zip(chain, chain[1:]):
+                if side + a in joints and side + b in joints:
+                    bone = unit(Z_UP @ source.offsets[joints[side + b]])
+                    fixes[side + a] = between(anatomy.bone(side + a, side + b), bone)
+        for name in joints:
+            if name.startswith(f"{side}Hand"):
+                fixes[name] = fixes[f"{side}ForeArm"]
+    return fixes
+
+
+def _root(
+    anatomy: Anatomy, source: Bvh, joints: dict[str, int], spin: Tensor, place: tuple[float, float], path: Path
+) -> Float[Tensor, "T 3"]:
+    def leg(at: dict[str, int]) -> float:
+        return float(source.offsets[at["LeftLeg"]].norm() + source.offsets[at["LeftFoot"]].norm())
+
+    ours = float((anatomy.at("LeftLeg") - anatomy.at("LeftUpLeg")).norm() + (anatomy.at("LeftFoot") - anatomy.at("LeftLeg")).norm())
+    root = source.forward()[1][:, joints["Hips"]] @ Z_UP.T * (ours / leg(joints))
+    middle = (root.amin(0) + root.amax(0)) / 2
+    root = (spin @ (root - middle)[..., None])[..., 0] + torch.tensor([*place, 0.0], dtype=torch.float64)
+    wide = float((root.amax(0) - root.amin(0))[:2].max())
+    if wide > 1.2:
+        tell(f"virtual: {path.name} travels {wide:.1f} m; the cameras see the middle 1.5 m")
+    return root
+
+
+def _grounded(performance: Performance) -> Performance:
+    """The same motion with the soles' usual lowest height at the floor."""
+    body = performance.body
+    soles = torch.nonzero(body.skin.rest[:, 2] < body.skin.rest[:, 2].min() + 0.01)[:, 0][::5]
+    shaped = body.shaped(torch.zeros(len(body.shape_names)))
+    low = shaped.posed(performance.rotation, performance.translation).points(body.skin[soles])[..., 2].amin(-1)
+    down = torch.tensor([0.0, 0.0, float(low.quantile(0.1))])
+    return Performance(body, performance.translation - down, performance.rotation, performance.expression)
