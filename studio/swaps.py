@@ -38,14 +38,14 @@ class SwapConfig:
     threshold: float = 4.0
     """A view disagrees about a keypoint beyond this many standard deviations."""
     rare: float = 2.0
-    """For every view and frame that is exchanged: networks are more often right."""
+    """For every view and frame that is exchanged: networks are more often right. For the head: exchanged unlike the arms."""
     lasting: float = 6.0
     """For every view that changes between exchanged and not from one frame to the next."""
     limb: float = 0.15
     """Standard deviation of the network's own 3D vector from right to left, m."""
     motion: float = 0.05
     """Standard deviation of a keypoint's way from one frame to the next, m."""
-    facing: float = 4.0
+    facing: float = 8.0
     """For limbs on the wrong side of a body that faces where its nose or toes point."""
 
 
@@ -97,7 +97,8 @@ def exchanges(
         cost = _pattern_costs(some, pixels[lead], sigma[lead], group, patterns, config)
         if skeleton is not None:
             cost += _limb_costs(skeleton[lead], group, patterns, config)
-        path = _sequence(cost, patterns, config)
+        usual = chosen[0] if group.name == "head" and found[0].name == "arms" else torch.zeros(len(lead), T, dtype=torch.bool)
+        path = _sequence(cost, patterns, usual, config)
         chosen.append(patterns[path].T)
         whole = torch.zeros(len(lead), T, K, dtype=torch.bool)
         whole[:, :, group.members] = chosen[-1][..., None]
@@ -168,12 +169,12 @@ def _limb_costs(skeleton: Tensor, group: Group, patterns: Bool[Tensor, "S C"], c
     return cost
 
 
-def _sequence(cost: Float[Tensor, "T S"], patterns: Bool[Tensor, "S C"], config: SwapConfig) -> list[int]:
-    """The cheapest pattern of each frame; a pattern and its complement are the same."""
+def _sequence(cost: Float[Tensor, "T S"], patterns: Bool[Tensor, "S C"], usual: Bool[Tensor, "C T"], config: SwapConfig) -> list[int]:
+    """The cheapest pattern of each frame, near the usual one; a pattern and its complement are the same."""
     C = patterns.shape[1]
-    swapped = patterns.sum(1)
     differ = (patterns[:, None] ^ patterns[None]).sum(-1)
-    unary = cost + config.rare * torch.minimum(swapped, C - swapped)
+    unusual = (patterns[None] ^ usual.T[:, None]).sum(-1)
+    unary = cost + config.rare * torch.minimum(unusual, C - unusual)
     return viterbi(unary.numpy(), (config.lasting * torch.minimum(differ, C - differ)).numpy())
 
 
@@ -219,7 +220,9 @@ def _turns(
     for g, (group, pattern, points) in enumerate(zip(found, chosen, sides)):
         visible = seen[:, :, group.left + group.right].any(-1)
         swapped, kept = (visible & pattern).sum(0), (visible & ~pattern).sum(0)
-        across[group.name] = (points[:, 0] - points[:, 1]).nanmean(1)
+        apart = points[:, 0] - points[:, 1]
+        trunk = apart[:, 0] if group.name != "head" else torch.full_like(apart[:, 0], torch.nan)  # elbows and knees may cross
+        across[group.name] = torch.where(trunk.isnan(), apart.nanmean(1), trunk)
         front = torch.linalg.cross(_unit(across[group.name]), up)
         agree = (_unit(front) * _unit(forward[group.name])).sum(-1).nan_to_num(0)
         on = states[:, g].float()
@@ -230,10 +233,11 @@ def _turns(
         stay, cross = _continuity(points, config)
         flips = states[:, None, g] ^ states[None, :, g]
         change += torch.where(flips, cross[:, None, None], stay[:, None, None])
-    if {"arms", "legs"} <= across.keys():
-        a, b = (next(g for g, group in enumerate(found) if group.name == n) for n in ("arms", "legs"))
-        aligned = (_unit(across["arms"]) * _unit(across["legs"])).sum(-1).nan_to_num(0)[:, None]
-        unary += config.facing * (1 - torch.where(states[:, a] ^ states[:, b], -aligned, aligned)) / 2
+    place = {group.name: g for g, group in enumerate(found)}
+    for one, two in (("arms", "legs"), ("arms", "head")):
+        if one in place and two in place:
+            aligned = (_unit(across[one]) * _unit(across[two])).sum(-1).nan_to_num(0)[:, None]
+            unary += config.facing * (1 - torch.where(states[:, place[one]] ^ states[:, place[two]], -aligned, aligned)) / 2
     return states[viterbi(unary.numpy(), change.numpy())]
 
 
