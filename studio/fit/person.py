@@ -119,6 +119,8 @@ class Fitter:
         for joint in LOCKED:
             j = 3 + 3 * body.skeleton.index(joint)
             self.free[j : j + 3] = False
+        faces = [k for k, n in enumerate(named) if n.startswith("face-")]
+        self.faces = faces
         self.feet = [named.index(n) for n in contact.POINTS if n in named]
 
     def smoothness(self) -> Smoothness:
@@ -151,7 +153,10 @@ class Fitter:
                 pull = pull + pulls.targets(points, planted[frames], torch.full_like(points[..., 0], self.config.contact), 5.0)
             return pull
 
-        return Problem(self.model, shape, evidence, self.priors, self.free)
+        free = self.free.clone()
+        if not bool((views.precision[:, :, self.faces] > 0).any()):
+            free[3 + 3 * len(self.body.skeleton) :] = False
+        return Problem(self.model, shape, evidence, self.priors, free)
 
     def start(self, observed: Observed, shape: Tensor) -> State:
         """Closed-form poses."""
@@ -208,7 +213,7 @@ class Fitter:
         views, smoothness = self.views(observed), self.smoothness()
         state = self.alone(self.start(observed, shape), views, shape)
         problem = self.problem(shape, views, self.config.kernel)
-        state, L = smooth(problem, state, smoothness, 8)
+        state, blocks = smooth(problem, state, smoothness, 8)
         contacts = torch.zeros(len(state), 4, device=self.device)
         if self.config.contact and len(self.feet) == 4:
             feet = self.model.place(state, shape).points[:, self.feet]
@@ -217,8 +222,8 @@ class Fitter:
             held = torch.full((len(state), len(self.names), 3), torch.nan, device=self.device)
             held[:, self.feet] = contact.anchors(feet, on)
             problem = self.problem(shape, views, self.config.kernel, held)
-            state, L = smooth(problem, state, smoothness, 5)
-        return state, spread(problem, state, L), contacts
+            state, blocks = smooth(problem, state, smoothness, 5)
+        return state, spread(problem, state, blocks), contacts
 
 
 def windows(frames: int, size: int, halo: int) -> Iterator[tuple[slice, slice]]:

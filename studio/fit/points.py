@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from rigs import rotation
@@ -164,8 +164,8 @@ class Model:
         first = torch.cat([torch.zeros_like(eye), eye], 1).expand(T, 1, 3, 6)
         return torch.cat([first, torch.cat([omega, linear], -1)], 1).reshape(T, 3 * (J + 1), 6)
 
-    def assemble(self, placed: Placed, pull: Pull) -> Normal:
-        """Normal equations of every frame."""
+    def assemble(self, placed: Placed, pull: Pull, expressive: bool = True) -> Normal:
+        """Normal equations of every frame; without its expression's unless `expressive`."""
         k, _, w = self._carriers
         T, Q = len(placed.joints), 3 * (len(self.body.skeleton) + 1)
         A, f = pull.information[:, k] * w[:, None, None], pull.gradient[:, k] * w[:, None]
@@ -186,7 +186,7 @@ class Model:
         g = torch.zeros(T, Q + E, dtype=S.dtype, device=S.device)
         g[:, :Q] = (nodes @ composite[..., 36:, None])[..., 0].flatten(1)
         some = self._expressive
-        if len(some):
+        if expressive and len(some):
             carried = placed.R_world[:, self._carriers[1][some]] @ self.skin.expression_basis[k[some]]
             B, C, c = self._couple(S, placed, A, f, carried, some)
             H[:, :Q, Q:], H[:, Q:, :Q], H[:, Q:, Q:], g[:, Q:] = B, B.mT, C, c
@@ -222,12 +222,15 @@ class Model:
         B = (S.view(T, -1, 3, 6) @ composite).flatten(1, 2)
         return B, torch.einsum("tnca,tncb->tab", carried, force), torch.einsum("tnca,tnc->ta", carried, f[:, some])
 
-    def joint_covariance(self, placed: Placed, covariance: Float[Tensor, "T D D"]) -> Float[Tensor, "T J 3 3"]:
-        """Covariance of every joint's world position, m^2, from that of the unknowns."""
+    def joint_covariance(self, placed: Placed, covariance: Float[Tensor, "T F F"], columns: Int[Tensor, "F"]) -> Float[Tensor, "T J 3 3"]:
+        """Covariance of every joint's world position, m^2, from that of the unknowns at `columns`."""
         T, J = placed.joints.shape[:2]
-        S = self.axes(placed)
-        reach = torch.cat([torch.ones(J, 1, dtype=torch.bool), self.body.skeleton.under], 1).to(S.device, S.dtype).repeat_interleave(3, 1)
-        linear = S[:, None, :, 3:] + torch.linalg.cross(S[:, None, :, :3], placed.joints[:, :, None].expand(T, J, S.shape[1], 3))
+        pose = columns[columns < 3 * (J + 1)]
+        S = self.axes(placed)[:, pose]
+        reach = torch.cat([torch.ones(J, 1, dtype=torch.bool), self.body.skeleton.under], 1).to(S.device, S.dtype)
+        reach = reach.repeat_interleave(3, 1)[:, pose]
+        linear = S[:, None, :, 3:] + torch.linalg.cross(S[:, None, :, :3], placed.joints[:, :, None].expand(T, J, len(pose), 3))
         linear = linear * reach[..., None]
-        Q = S.shape[1]
-        return torch.einsum("tjqa,tqr,tjrb->tjab", linear, covariance[:, :Q, :Q], linear)
+        n = len(pose)
+        carried = covariance[:, :n, :n] @ linear.permute(0, 2, 1, 3).reshape(T, n, 3 * J)
+        return torch.einsum("tjqa,tqjb->tjab", linear, carried.view(T, n, J, 3))

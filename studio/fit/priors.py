@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from rigs import rotation
@@ -106,6 +106,10 @@ class Smoothness:
         """From accelerations: m/s^2 for the root, rad/s^2 a joint, 1/s^2 for `count` expression coefficients."""
         sigma = torch.cat([rotations.new_full((3,), position), rotations.repeat_interleave(3), rotations.new_full((count,), expression)])
         return cls((fps**2 / sigma) ** 2)
+
+    def of(self, columns: Int[Tensor, "F"]) -> Smoothness:
+        """For some of the unknowns."""
+        return Smoothness(self.precision[columns])
 
     def differences(self, state: State) -> tuple[Float[Tensor, "T-2 D"], Float[Tensor, "T-1 J 3"]]:
         """Second differences of the unknowns, and the first differences (rotation vectors) of the joints."""

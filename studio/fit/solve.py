@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from studio.fit.points import Model, Normal, Placed, Pull, State
@@ -29,7 +30,7 @@ class Problem:
     evidence: Evidence
     priors: Priors
     free: Bool[Tensor, "D"]
-    """Unknowns that may change."""
+    """Unknowns that may change; the others are cut out of every system."""
     chunk: int = 128
     """Frames linearised at once: bounds memory."""
 
@@ -41,23 +42,29 @@ class Problem:
         """Objective of each frame without smoothness; `state` covers just those frames."""
         return self.evidence(self.model.place(state, self.shape).points, frames).cost + self.priors.cost(state)
 
+    @cached_property
+    def columns(self) -> Int[Tensor, "F"]:
+        """Positions of the free unknowns."""
+        return self.free.nonzero()[:, 0]
+
     def linearised(self, state: State, frames: slice) -> tuple[Normal, Placed, Pull]:
-        """Normal equations of some frames, priors included, held unknowns cut out (unit diagonal, no gradient)."""
+        """Normal equations of some frames in the free unknowns, priors included."""
         placed = self.model.place(state, self.shape)
         pull = self.evidence(placed.points, frames)
-        normal = self.priors.added(self.model.assemble(placed, pull), state)
-        return self._held(normal), placed, pull
+        expressive = bool(self.free[3 + 3 * len(self.model.body.skeleton) :].any())
+        normal = self.priors.added(self.model.assemble(placed, pull, expressive), state)
+        i = self.columns
+        return Normal(normal.H[:, i[:, None], i], normal.g[:, i]), placed, pull
 
-    def _held(self, normal: Normal) -> Normal:
-        keep = self.free.to(normal.g.dtype)
-        H = normal.H * keep[:, None] * keep
-        H.diagonal(dim1=1, dim2=2).add_(1 - keep)
-        return Normal(H, normal.g * keep)
+    def moved(self, state: State, step: Float[Tensor, "T F"]) -> State:
+        """The state after a step of the free unknowns."""
+        whole = step.new_zeros(len(step), len(self.free))
+        whole[:, self.columns] = step
+        return state.moved(whole)
 
 
 def _factor(H: Tensor, damping: Tensor, extra: Tensor | float = 0.0) -> Tensor:
-    """Cholesky factor of `H` with its diagonal scaled by 1 + damping; a frame that is not positive definite gets more."""
-    H = H.clone()
+    """Cholesky factor of `H` with its diagonal scaled by 1 + damping; a frame that is not positive definite gets more. Changes `H`."""
     diagonal = H.diagonal(dim1=1, dim2=2)
     diagonal.mul_(1 + damping).add_(extra + 1e-6 * diagonal.amax(1, keepdim=True))
     L, info = torch.linalg.cholesky_ex(H)
@@ -77,10 +84,13 @@ def settle(problem: Problem, state: State, iterations: int, damping: float = 1e-
         for _ in range(iterations):
             normal, _, _ = problem.linearised(s, frames)
             L = _factor(normal.H, lam)
-            tried = s.moved(-torch.cholesky_solve(normal.g[..., None], L)[..., 0])
+            tried = problem.moved(s, -torch.cholesky_solve(normal.g[..., None], L)[..., 0])
             new = problem.cost(tried, frames)
             better = new < cost  # False for NaN too
+            still = bool((cost - new > 1e-4 * cost).any())
             s, cost = tried.where(better, s), torch.where(better, new, cost)
+            if not still and bool(better.all()):
+                break
             lam = torch.where(better[:, None], lam * 0.3, lam * 8).clamp(1e-6, 1e4)
         parts.append(s)
         costs.append(cost)
@@ -95,53 +105,51 @@ def objective(problem: Problem, state: State, smoothness: Smoothness) -> Float[T
 
 def smooth(
     problem: Problem, state: State, smoothness: Smoothness, iterations: int, inner: int = 30, damping: float = 1e-4
-) -> tuple[State, Float[Tensor, "T D D"]]:
-    """The whole stretch with smoothness; returns the state and the last factors (with the smoothness' diagonal)."""
+) -> tuple[State, Float[Tensor, "T F F"]]:
+    """The whole stretch with smoothness; returns the state and the inverse of each frame's block (smoothness' diagonal included)."""
     best = objective(problem, state, smoothness)
-    L = state.root.new_zeros(0)
+    inverse = state.root.new_zeros(0)
     for _ in range(iterations):
-        L, g = _linearise_stretch(problem, state, smoothness, damping)
-        held = problem.free.to(g.dtype)
-        step = -_conjugate_gradients(L, smoothness, g, held, damping, inner)
-        tried = state.moved(step)
+        inverse, g = _linearise_stretch(problem, state, smoothness, damping)
+        step = -_conjugate_gradients(inverse, smoothness.of(problem.columns), g, inner)
+        tried = problem.moved(state, step)
         new = objective(problem, tried, smoothness)
         if bool(new < best):
             gain = float((best - new) / best.abs().clamp_min(1e-12))
             state, best, damping = tried, new, max(damping * 0.3, 1e-6)
-            if gain < 1e-5:
+            if gain < 1e-4:
                 break
         else:
             damping = max(damping, 1e-4) * 20
-    return state, L
+    return state, inverse
 
 
 def _linearise_stretch(problem: Problem, state: State, smoothness: Smoothness, damping: float) -> tuple[Tensor, Tensor]:
-    held = problem.free.to(state.root.dtype)
-    diagonal = smoothness.diagonal(len(state)) * held
-    factors, gradients = [], []
+    diagonal = smoothness.of(problem.columns).diagonal(len(state))
+    scale = torch.tensor(damping, dtype=diagonal.dtype, device=diagonal.device)
+    inverses, gradients = [], []
     for frames in problem.chunks(len(state)):
         normal, _, _ = problem.linearised(state[frames], frames)
-        factors.append(_factor(normal.H, torch.tensor(damping, dtype=held.dtype, device=held.device), diagonal[frames]))
+        inverses.append(torch.cholesky_inverse(_factor(normal.H, scale, diagonal[frames])))
         gradients.append(normal.g)
-    return torch.cat(factors), torch.cat(gradients) + smoothness.gradient(state) * held
+    return torch.cat(inverses), torch.cat(gradients) + smoothness.gradient(state)[:, problem.columns]
 
 
-def _conjugate_gradients(L: Tensor, smoothness: Smoothness, g: Tensor, held: Tensor, damping: float, steps: int) -> Tensor:
-    """Solve (blocks + smoothness) x = g, blocks known by their factors `L` of (block + smoothness' diagonal)."""
-    diagonal = smoothness.diagonal(len(g)) * held
-    precondition = lambda r: torch.cholesky_solve(r[..., None], L)[..., 0]  # noqa: E731
+def _conjugate_gradients(inverse: Tensor, smoothness: Smoothness, g: Tensor, steps: int) -> Tensor:
+    """Solve (blocks + smoothness) x = g, where `inverse` is that of every (block + smoothness' diagonal)."""
+    diagonal = smoothness.diagonal(len(g))
     x = torch.zeros_like(g)
     r = g.clone()
-    z = precondition(r)
-    p, Mp = z.clone(), r.clone()  # M p is carried along, so that a step costs one solve
+    z = (inverse @ r[..., None])[..., 0]
+    p, Mp = z.clone(), r.clone()  # M p is carried along, so that a step costs one product
     rz = (r * z).sum()
     first = rz.clone()
     for _ in range(steps):
-        Ap = Mp + smoothness.times(p * held) * held - diagonal * p
+        Ap = Mp + smoothness.times(p) - diagonal * p
         alpha = rz / (p * Ap).sum().clamp_min(1e-30)
         x = x + alpha * p
         r = r - alpha * Ap
-        z = precondition(r)
+        z = (inverse @ r[..., None])[..., 0]
         new = (r * z).sum()
         if bool(new < 1e-6 * first):
             break
@@ -166,14 +174,14 @@ def settle_shape(problem: Problem, state: State, iterations: int, independent: f
         now = replace(problem, shape=shape)
         normal, placed, pull = now.linearised(state, frames)
         B, C, c = now.model.couple_shape(placed, pull)
-        B = B * problem.free[:, None]
+        B = B[:, problem.columns]
         L = _factor(normal.H, torch.tensor(lam, dtype=shape.dtype, device=shape.device))
         solved = torch.cholesky_solve(torch.cat([B, normal.g[..., None]], -1), L)
         S = C.sum(0) + prior * eye - torch.einsum("tds,tdr->sr", B, solved[..., :-1])
         gradient = c.sum(0) + prior * shape - torch.einsum("tds,td->s", B, solved[..., -1])
         change = -torch.linalg.solve(S + lam * torch.diag(S.diagonal()), gradient)
         change = change * (1.0 / change.abs().max().clamp_min(1.0))
-        tried = state.moved(-(solved[..., -1] + solved[..., :-1] @ change))
+        tried = problem.moved(state, -(solved[..., -1] + solved[..., :-1] @ change))
         new = replace(problem, shape=shape + change).cost(tried, frames).sum() + 0.5 * prior * (shape + change).square().sum()
         if bool(new < best):
             state, shape, best, lam = tried, shape + change, new, max(lam * 0.3, 1e-6)
@@ -183,12 +191,11 @@ def settle_shape(problem: Problem, state: State, iterations: int, independent: f
     return state, shape, sigma
 
 
-def spread(problem: Problem, state: State, L: Float[Tensor, "T D D"]) -> Float[Tensor, "T J"]:
-    """Standard deviation of every joint's world position (root mean square of the three axes), m, from each frame's factor."""
+def spread(problem: Problem, state: State, inverse: Float[Tensor, "T F F"]) -> Float[Tensor, "T J"]:
+    """Standard deviation of every joint's world position (root mean square of the three axes), m, from each frame's block."""
     out = []
     for frames in problem.chunks(len(state)):
-        covariance = torch.cholesky_inverse(L[frames]) * (problem.free[:, None] & problem.free)
         placed = problem.model.place(state[frames], problem.shape)
-        each = problem.model.joint_covariance(placed, covariance)
-        out.append((each.diagonal(dim1=-2, dim2=-1).mean(-1)).clamp_min(0).sqrt())
+        each = problem.model.joint_covariance(placed, inverse[frames], problem.columns)
+        out.append(each.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(0).sqrt())
     return torch.cat(out)
