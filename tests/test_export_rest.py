@@ -1,10 +1,13 @@
 """The rest pose: what a T-pose is, and that re-expressing a motion on it moves nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from export_scene import motion, person, truth, y_up
 
-from studio.export.animation import character
+from studio.export.animation import character, resampled
+from studio.export.euler import unrolled
 from studio.export.mesh import surface
 from studio.export.rest import aimed, t_pose
 
@@ -116,3 +119,35 @@ def test_a_rebound_mesh_stands_in_the_t_pose_with_the_same_joints(scene):
     assert abs(float(after.points[:, 1].min())) < 1e-9
     lengths = before.expressions.norm(dim=-1), after.expressions.norm(dim=-1)
     assert torch.allclose(*lengths, atol=1e-9)  # the head's vertices only turn
+
+
+def test_a_bone_without_length_leaves_the_pose_finite(scene):
+    body, moved, _ = scene
+    joints = body.joints.clone()
+    for child, parent in (("LeftHandIndex2", "LeftHandIndex1"), ("RightForeArm", "RightArm"), ("LeftToeBase", "LeftFoot")):
+        joints[body.skeleton.index(child)] = joints[body.skeleton.index(parent)]
+    flat = replace(body, joints=joints, joint_shape_basis=torch.zeros_like(body.joint_shape_basis))
+    c = character(moved, flat)
+    assert bool(torch.isfinite(c.R_parent_joint).all()) and bool(torch.isfinite(c.rest).all())
+
+
+def test_resampling_keeps_the_frames_both_rates_share_and_never_runs_past_the_end(scene):
+    _, _, c = scene
+    slow, fast = resampled(c, c.fps / 2), resampled(c, 2 * c.fps)
+    assert len(slow.root) == 31 and len(fast.root) == 121 and fast.first_frame == 240
+    for other, here, there in ((slow, slice(None), slice(None, None, 2)), (fast, slice(None, None, 2), slice(None))):
+        assert torch.allclose(other.R_parent_joint[here], c.R_parent_joint[there], atol=1e-9)
+        assert torch.allclose(other.root[here], c.root[there]) and torch.allclose(other.expression[here], c.expression[there])
+    odd = resampled(c, 23.976)
+    assert (len(odd.root) - 1) / 23.976 <= 60 / c.fps < len(odd.root) / 23.976
+
+
+def test_a_steady_turn_stays_steady_when_resampled(scene):
+    _, _, c = scene
+    heading = torch.rad2deg(unrolled(resampled(c, 24.0).R_parent_joint[:, 0], "YXZ")[:, 0])
+    assert torch.allclose(heading.diff(), torch.full((len(heading) - 1,), 720 / 60 * c.fps / 24).double(), atol=1e-6)
+
+
+def test_a_senseless_rate_is_refused(scene):
+    with pytest.raises(ValueError, match="fps 0 must lie"):
+        resampled(scene[2], 0.0)

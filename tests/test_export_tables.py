@@ -105,12 +105,37 @@ def test_trc_has_opensims_header_and_the_chosen_up_axis(scene, tmp_path, up):
 def test_export_writes_every_format_for_every_actor_and_leaves_no_temporary_file(take):
     folder = export(take, ExportConfig(together=True))
     wanted = {f"{a}.{s}" for a in ("ann", "bob") for s in ("fbx", "bvh", "glb", "trc")} | {"together.glb"}
-    wanted |= {f"{k}_{a}.csv" for a in ("ann", "bob") for k in ("points", "joints", "triangulated")}
+    wanted |= {f"{k}_{a}.csv" for a in ("ann", "bob") for k in ("points", "joints", "triangulated", "face")}
     assert folder == take.folder / "export" and {p.name for p in folder.iterdir()} == wanted
     raw = rows(folder / "triangulated_ann.csv")
     assert len(raw) == 61 * 3 - 1 and not any(r["frame"] == "124" and r["name"] == COCO_WHOLEBODY[1] for r in raw)
     assert abs(float(raw[0]["sigma"]) - 0.003) < 1e-6
     assert "nan" not in "".join(p.read_text().lower() for p in folder.iterdir() if p.suffix in (".bvh", ".trc", ".csv"))
+
+
+def test_the_face_table_has_one_row_per_frame_and_a_column_per_shape(scene, tmp_path):
+    body, moved = scene
+    table = rows(writer.write_face(tmp_path / "face.csv", moved, body.expression_names))
+    assert list(table[0]) == ["frame", "time", "jawOpen", "tongueOut", "mouthSmileLeft"] and len(table) == 61
+    assert table[30]["frame"] == "150" and abs(float(table[30]["jawOpen"]) - float(moved.expression[30, 0])) < 1e-6
+
+
+def test_a_body_without_keypoints_gives_empty_point_tables_and_says_so(scene, take, capsys, monkeypatch):
+    body, _ = scene
+    monkeypatch.setattr("rigs.catalogue.open_body", lambda name: replace(body, keypoints=None, keypoint_names=()))
+    folder = export(take, ExportConfig(formats=("trc", "csv")))
+    assert len(rows(folder / "points_ann.csv")) == 0 and len(rows(folder / "joints_ann.csv")) == 61 * 55
+    assert "has no keypoints" in " ".join(capsys.readouterr().out.split())
+
+
+def test_pose_correctives_that_files_cannot_hold_are_told(scene, take, monkeypatch):
+    body, _ = scene
+    corrected = replace(body, skin=replace(body.skin, pose_basis=torch.zeros(len(body.skin), 3, 54 * 9).double()))
+    monkeypatch.setattr("rigs.catalogue.open_body", lambda name: corrected)
+    export(take, ExportConfig(formats=("glb",)))
+    assert any("ann: FBX and GLB leave out the pose correctives" in w for w in take.notes()["export"]["warnings"])
+    export(take, ExportConfig(formats=("bvh",)))
+    assert not take.notes()["export"]["warnings"]
 
 
 def test_exporting_twice_gives_the_same_bytes(take):

@@ -13,7 +13,7 @@ from rich import print as tell
 from rigs import catalogue
 from rigs.body import Body
 from studio.export import bvh, csv, fbx, glb, points, trc
-from studio.export.animation import Character, Rest, character
+from studio.export.animation import Character, Rest, character, resampled
 from studio.values import Motion, Tracks3D
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class ExportConfig:
     rebound: bool = False
     """Bring the mesh itself to the rest pose. Off, the skin moves exactly as fitted, but programs that show a skin's bind pose as its
     rest (Blender does) show the model's own pose; on, they show the rest pose, and skin near the armpits moves by centimetres."""
+    fps: float | None = None
+    """Rate of the animation files (FBX, BVH, GLB); None for the videos'. Tables always have the videos' frames."""
     bvh_order: str = "ZXY"
     """Order of BVH rotation channels: XYZ, XZY, YXZ, YZX, ZXY or ZYX."""
     bvh_digits: int = 6
@@ -80,7 +82,10 @@ def _csv(performance: Performance, folder: Path, config: ExportConfig) -> list[P
     tables = {"points": points.fitted(motion, body), "joints": points.joints(motion, body)}
     if performance.tracks is not None and actor in performance.tracks.actors:
         tables["triangulated"] = points.triangulated(performance.tracks, actor)
-    return [csv.write(folder / f"{name}_{actor}.csv", table) for name, table in tables.items()]
+    written = [csv.write(folder / f"{name}_{actor}.csv", table) for name, table in tables.items()]
+    if body.expression_names:
+        written.append(csv.write_face(folder / f"face_{actor}.csv", motion, body.expression_names))
+    return written
 
 
 EXPORTERS: dict[str, Callable[[Performance, Path, ExportConfig], list[Path]]] = {
@@ -91,6 +96,22 @@ EXPORTERS: dict[str, Callable[[Performance, Path, ExportConfig], list[Path]]] = 
     "csv": _csv,
 }
 """Format -> writer of one actor's files into a folder; the paths written."""
+
+
+def _character(motion: Motion, body: Body, config: ExportConfig) -> Character:
+    animated = character(motion, body, config.rest, config.rebound)
+    return animated if config.fps is None else resampled(animated, config.fps)
+
+
+def _warnings(performances: list[Performance], config: ExportConfig) -> list[str]:
+    """What the files lack, in plain sentences."""
+    found, chosen = [], set(config.formats)
+    for actor, body in ((p.actor, p.body) for p in performances):
+        if body.skin.pose_basis is not None and {"fbx", "glb"} & chosen:
+            found.append(f"{actor}: FBX and GLB leave out the pose correctives of body {body.name!r}; its skin bends plainly there")
+        if not body.keypoint_names and {"trc", "csv"} & chosen:
+            found.append(f"{actor}: body {body.name!r} has no keypoints; TRC and points CSV are empty, joints CSV is whole")
+    return found
 
 
 def export(take: Take, config: ExportConfig) -> Path:
@@ -111,11 +132,15 @@ def export(take: Take, config: ExportConfig) -> Path:
             raise FileNotFoundError(f"{path}: actor {actor!r} has no motion; run the fit first")
         motion = Motion.load(path)
         body = catalogue.open_body(motion.body)
-        performances.append(Performance(motion, body, character(motion, body, config.rest, config.rebound), tracks))
+        performances.append(Performance(motion, body, _character(motion, body, config), tracks))
     folder.mkdir(parents=True, exist_ok=True)
     written = [path for performance in performances for name in config.formats for path in EXPORTERS[name](performance, folder, config)]
     if config.together and "glb" in config.formats and len(performances) > 1:
         written.append(glb.write(folder / "together.glb", [p.character for p in performances], clip="together"))
+    warnings = _warnings(performances, config)
+    take.note("export", warnings, files=len(written))
+    for warning in warnings:
+        tell(f"[yellow]{warning}[/]")
     size = sum(path.stat().st_size for path in written) / 1e6
     tell(f"export: {len(written)} files, {size:.1f} MB ({', '.join(config.formats)}), {time.perf_counter() - begin:.1f} s")
     return folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -132,4 +132,31 @@ def character(motion: Motion, body: Body, rest: Rest = "t", rebound: bool = Fals
         first_frame=motion.first_frame,
         timecode=motion.timecode,
         rebound=rebound,
+    )
+
+
+def resampled(character: Character, fps: float) -> Character:
+    """The same animation at another rate, never past its end: rotations along the shorter arc, root and face weights linearly."""
+    if not 0 < fps <= 1000:
+        raise ValueError(f"export: fps {fps:g} must lie between 0 and 1000")
+    last = len(character.root) - 1
+    if abs(fps - character.fps) < 1e-6 or not last:
+        return replace(character, fps=fps)
+    count = int(last / character.fps * fps + 1e-6) + 1
+    at = (torch.arange(count, dtype=torch.float64) * character.fps / fps).clamp(max=last)
+    before = at.floor().long().clamp(max=last - 1)
+    part = at - before
+
+    def between(values: Tensor) -> Tensor:
+        return torch.lerp(values[before], values[before + 1], part[:, None])
+
+    turns = rotation.quaternion(character.R_parent_joint)
+    blended = rotation.slerp(turns[before], turns[before + 1], part[:, None].expand(-1, turns.shape[1]))
+    return replace(
+        character,
+        R_parent_joint=rotation.matrix(blended),
+        root=between(character.root),
+        expression=between(character.expression),
+        fps=fps,
+        first_frame=round(character.first_frame * fps / character.fps),
     )

@@ -1,4 +1,5 @@
-"""CSV: one row per point and frame, `frame,time,name,x,y,z,sigma`; the cameras' world frame (z up), metres, seconds."""
+"""CSV: points, one row per point and frame, `frame,time,name,x,y,z,sigma`, in the cameras' world frame (z up), metres, seconds;
+and face weights, one row per frame, `frame,time` and a column per face shape."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from pathlib import Path
 import torch
 
 from studio.export.points import Points
+from studio.values import Motion
 
 HEADER = "frame,time,name,x,y,z,sigma"
 
@@ -30,5 +32,16 @@ def write(path: Path, points: Points) -> Path:
                 for name, (x, y, z), sigma, known in zip(points.names, places, sigmas, there)
                 if known
             )
+    temporary.replace(path)
+    return path
+
+
+def write_face(path: Path, motion: Motion, names: tuple[str, ...]) -> Path:
+    """Write the weight of every face shape (0 neutral, 1 full), 6 decimals, one row per video frame."""
+    temporary = path.with_name(path.name + ".partial")
+    with temporary.open("w", newline="") as file:
+        file.write(",".join(("frame", "time", *names)) + "\n")
+        for frame, weights in enumerate(motion.expression.tolist(), motion.first_frame):
+            file.write(",".join((f"{frame}", f"{frame / motion.fps:.6f}", *(f"{weight:.6f}" for weight in weights))) + "\n")
     temporary.replace(path)
     return path

@@ -76,6 +76,8 @@ class _File:
         self.document["buffers"] = [{"byteLength": len(self.blob)}]
         text = json.dumps(self.document, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 4)
+        if len(text) + len(self.blob) > 2**32 - 64:
+            raise ValueError(f"{path}: GLB holds 4 GB at most and this take needs more; export a shorter range of frames")
         temporary = path.with_name(path.name + ".partial")
         with temporary.open("wb") as file:
             file.write(struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + len(self.blob)))

@@ -43,7 +43,7 @@ def fitted(motion: Motion, body: Body) -> Points:
     checked(motion, body)
     body = body.to(dtype=torch.float64)
     names = tuple(name for name in COCO_WHOLEBODY if name in body.keypoint_names)
-    skin = body.keypoint_skin(names) if names else body.skin[[]]
+    skin = body.keypoint_skin(names) if names else body.skin[:0]
     shaped = body.shaped(motion.shape.double())
     rows = []
     for part in torch.arange(len(motion.translation)).split(BATCH):

@@ -17,6 +17,8 @@ from rigs.body import Shaped
 FINGERS = ("Index", "Middle", "Ring", "Pinky")
 Bone = Callable[[str, str], Tensor | None]
 """Vector between two joints of one side at rest, m; None where the skeleton lacks one."""
+NO_LENGTH = 1e-6
+"""m."""
 EYE_AXIS = 0.03
 """How far before an eye's centre its tip is put, m."""
 
@@ -116,7 +118,12 @@ def _level(v: Float[Tensor, "3"]) -> Float[Tensor, "3"]:
 
 
 def aimed(start: Float[Tensor, "3"], goal: Float[Tensor, "3"]) -> Float[Tensor, "3 3"]:
-    """The smallest rotation that turns direction `start` to direction `goal`; for opposite ones half a turn about z (x along z)."""
+    """The smallest rotation that turns direction `start` to direction `goal`; for opposite ones half a turn about z (x along z).
+
+    The identity where one of them has no length: a bone that is a point has no direction to correct.
+    """
+    if float(start.norm()) < NO_LENGTH or float(goal.norm()) < NO_LENGTH:
+        return torch.eye(3, dtype=start.dtype)
     a, b = start / start.norm(), goal / goal.norm()
     axis, cosine = torch.linalg.cross(a, b), a @ b
     if float(axis.norm()) < 1e-9:
