@@ -29,7 +29,7 @@ COARSE_HAND = {
 }
 """Hand keypoint -> pose landmark that stands in for it."""
 FACE_MESH = (
-    127, 234, 132, 58, 172, 150, 149, 148, 152, 377, 378, 379, 397, 288, 361, 454, 356,  # jaw, from the person's right ear
+    127, 234, 132, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 361, 454, 356,  # jaw, from the person's right ear
     70, 63, 105, 66, 107, 336, 296, 334, 293, 300,  # brows
     168, 197, 5, 4, 98, 97, 2, 326, 327,  # nose
     33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,  # eyes
@@ -129,6 +129,17 @@ def whole_body(
     lost = ~inside | (confidence < model["seen"])
     pixels[lost], sigma[lost], confidence[lost] = np.nan, np.nan, 0.0
     return Sight(pixels, sigma, confidence, skeleton, mask)
+
+
+def hands_alone(hands: dict[str, HandSight], image: tuple[int, int]) -> Sight:
+    """Hands of which no body is seen; the scale is the hands' own."""
+    hidden = np.zeros((33, 2)) - 1e6
+    first = next(iter(hands.values()))
+    # A body far outside the image, of the hands' scale: all of its points count as not seen.
+    flat, metric = first.points - first.points.mean(0), first.world[:, :2] - first.world[:, :2].mean(0)
+    scale = float(np.sqrt((flat**2).sum() / max((metric**2).sum(), 1e-9)))
+    world = np.random.default_rng(0).normal(size=(33, 3))
+    return whole_body(hidden + world[:, :2] * scale, np.zeros(33), world, first.size, hands, None, image, None)
 
 
 @lru_cache

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from studio.detect.landmarks import FaceSight, HandSight, Sight, pixels_per_metre, whole_body
+from studio.detect.landmarks import FaceSight, HandSight, Sight, hands_alone, pixels_per_metre, whole_body
 from studio.detect.networks import Networks, PoseSight
-from studio.detect.parts import PRESENT, face_of, hands_of, next_regions
+from studio.detect.parts import PRESENT, face_of, hands_of, lone_hands, next_regions
 from studio.detect.regions import Array, Region, around_body, around_face, around_hand, halvings, paste
 
 Pyramid = list[UInt8[Array, "H W 3"]]
@@ -46,6 +46,7 @@ class Mediapipe:
         self._networks = Networks()
         self._people, self._search_every, self._reduction, self._regions = people, search_every, reduction, regions
         self._persons: dict[int, _Person] = {}
+        self._lone: dict[str, Region] = {}
         self._frame = 0
 
     def see(self, image: UInt8[Array, "H W 3"]) -> dict[int, Sight]:
@@ -56,6 +57,9 @@ class Mediapipe:
         if self._frame % self._search_every == 0 or len(self._persons) < max(before, 1):
             self._search(pyramid)
         self._frame += 1
+        if not self._persons:
+            return self._lone_hands(pyramid)
+        self._lone = {}
         return {slot: self._whole(pyramid, person) for slot, person in self._persons.items()}
 
     def _follow(self, pyramid: Pyramid) -> None:
@@ -64,7 +68,7 @@ class Mediapipe:
             person.body = self._body(pyramid, around_body(*person.body.anchors))
         kept: dict[int, _Person] = {}
         for slot, person in sorted(self._persons.items(), key=lambda item: -_surety(item[1].body)):
-            if person.body.presence >= PRESENT and not any(_same(person.body, other.body) for other in kept.values()):
+            if _credible(person.body, pyramid[0].shape) and not any(_same(person.body, other.body) for other in kept.values()):
                 kept[slot] = person
         self._persons = {slot: kept[slot] for slot in sorted(kept)}
 
@@ -77,7 +81,7 @@ class Mediapipe:
             if body.presence >= PRESENT:  # the second look starts from the landmarks' own, better region
                 body = self._body(pyramid, around_body(*body.anchors))
             known = any(_same(body, person.body) for person in self._persons.values())
-            if body.presence < PRESENT or known or float(np.median(body.visibility)) < 0.3:
+            if known or not _credible(body, pyramid[0].shape):
                 continue
             slot = self._free_slot(body.region.size)
             if slot is not None:
@@ -98,10 +102,19 @@ class Mediapipe:
         mean: dict[str, Any] = {n: np.mean([getattr(s, n) for s in sights], 0) for n in ("points", "visibility", "world", "anchors")}
         return PoseSight(region, float(np.mean([s.presence for s in sights])), mask=sights[0].mask, **mean)
 
+    def _lone_hands(self, pyramid: Pyramid) -> dict[int, Sight]:
+        """Slot 0 -> hands of which no body is seen; where nothing was followed, searched for in every fourth frame."""
+        if not self._lone and self._frame % 4 != 1:
+            return {}
+        hands = lone_hands(self._networks, pyramid, self._lone)
+        self._lone, _ = next_regions(hands, None)
+        height, width = pyramid[0].shape[:2]
+        return {0: hands_alone(hands, (width, height))} if hands else {}
+
     def _whole(self, pyramid: Pyramid, person: _Person) -> Sight:
         """Everything of one person; remembers where to look next."""
         body = person.body
-        hands = hands_of(self._networks, pyramid, body, person.hands)
+        hands = hands_of(self._networks, pyramid, body, person.hands, self._frame % 4 == 0)
         face = face_of(self._networks, pyramid, body, person.face)
         person.hands, person.face = next_regions(hands, face)
         height, width = pyramid[0].shape[:2]
@@ -115,10 +128,12 @@ def _candidates(networks: Networks, pyramid: Pyramid) -> list[Region]:
     side = float(max(width, height))
     places = [Region((width - 1) / 2, (height - 1) / 2, side, 0.0)]
     places += [Region(x, y, 0.6 * side, 0.0) for x in _centres(width, 0.6 * side) for y in _centres(height, 0.6 * side)]
-    found = [around_body(k[0], k[1]) for place in places for _, k in networks.people(pyramid, place, 0.5)]
+    found = [around_body(k[2], k[3]) for place in places for _, k in networks.people(pyramid, place, 0.5)]
     distinct: list[Region] = []
     for region in sorted(found, key=lambda r: -r.size):
-        if region.size > 48 and 0 <= region.x < width and 0 <= region.y < height and not any(_near(region, d) for d in distinct):
+        reach = region.size / 2  # of someone whose hips are outside the image, the head may be inside
+        inside = -reach <= region.x < width + reach and -reach <= region.y < height + reach
+        if inside and region.size > 48 and not any(_near(region, d) for d in distinct):
             distinct.append(region)
     return distinct
 
@@ -145,6 +160,14 @@ def _same(a: PoseSight, b: PoseSight) -> bool:
     """Whether two sights are of one person: the limbs coincide."""
     gap = np.linalg.norm(a.points[11:] - b.points[11:], axis=1)
     return float(np.median(gap)) < 0.04 * min(a.region.size, b.region.size)
+
+
+def _credible(body: PoseSight, shape: tuple[int, ...]) -> bool:
+    """Whether enough of a body is in the image (height, width) to be more than an arm with a body imagined to it."""
+    joints = [0, *range(11, 17), *range(23, 29)]
+    x, y = body.points[joints].T
+    seen = (body.visibility[joints] > 0.5) & (x >= 0) & (y >= 0) & (x < shape[1]) & (y < shape[0])
+    return body.presence >= PRESENT and (int(seen.sum()) >= 5 or bool(seen[:3].all()))  # head and shoulders do
 
 
 def _surety(body: PoseSight) -> float:

@@ -20,6 +20,7 @@ FILES = {
     "pose": "pose_landmark/pose_landmark_full.tflite",
     "hand": "hand_landmark/hand_landmark_full.tflite",
     "hand region": "holistic_landmark/hand_recrop.tflite",
+    "palm detection": "palm_detection/palm_detection_full.tflite",
     "face detection": "face_detection/face_detection_short_range.tflite",
     "face": "face_landmark/face_landmark.tflite",
 }
@@ -50,12 +51,12 @@ class Network:
 class Finder:
     """A single-shot detector: boxes with keypoints (Liu et al. 2016; BlazeFace's anchors and blending of overlapping boxes)."""
 
-    def __init__(self, name: str, strides: tuple[int, ...]) -> None:
-        self.network = Network(name, low=-1.0)
+    def __init__(self, name: str, strides: tuple[int, ...], low: float = -1.0) -> None:
+        self.network = Network(name, low)
         self._anchors = _anchors(self.network.side, strides)
 
     def __call__(self, pyramid: list[UInt8[Array, "H W 3"]], region: Region, threshold: float) -> list[tuple[float, Float[Array, "K 2"]]]:
-        """(score, keypoints in image px) of what is found in a region, best first."""
+        """(score, two corners of the box and the keypoints in image px) of what is found in an upright region, best first."""
         side = self.network.side
         raw, logits = self.network(crop(pyramid, region, side, black=True))
         scores = _sigmoid(logits[:, 0])
@@ -65,20 +66,20 @@ class Finder:
         anchors = self._anchors[keep]
         centre, half = points[:, 0] + anchors, points[:, 1] / 2
         corners = np.stack([centre - half, centre + half], 1)
-        keypoints = points[:, 2:] + anchors[:, None]
-        return [(score, to_image(k * side, region, side)) for score, k in _blended(scores, corners, keypoints)]
+        points = np.concatenate([corners, points[:, 2:] + anchors[:, None]], 1)
+        return [(score, to_image(p * side, region, side)) for score, p in _blended(scores, points)]
 
 
-def _blended(scores: Float[Array, "N"], boxes: Float[Array, "N 2 2"], keypoints: Float[Array, "N K 2"]) -> list[tuple[float, Array]]:
-    """Overlapping boxes become one, keypoints weighted by score."""
+def _blended(scores: Float[Array, "N"], points: Float[Array, "N K 2"]) -> list[tuple[float, Array]]:
+    """Those whose boxes (the first two points) overlap become one, weighted by score."""
     found = []
     while len(scores):
-        overlap = (np.minimum(boxes[:, 1], boxes[0, 1]) - np.maximum(boxes[:, 0], boxes[0, 0])).clip(0).prod(1)
-        area = (boxes[:, 1] - boxes[:, 0]).clip(0).prod(1)
+        overlap = (np.minimum(points[:, 1], points[0, 1]) - np.maximum(points[:, 0], points[0, 0])).clip(0).prod(1)
+        area = (points[:, 1] - points[:, 0]).clip(0).prod(1)
         same = overlap > 0.3 * (area + area[0] - overlap)
         same[0] = True
-        found.append((float(scores[0]), np.average(keypoints[same], 0, scores[same])))
-        scores, boxes, keypoints = scores[~same], boxes[~same], keypoints[~same]
+        found.append((float(scores[0]), np.average(points[same], 0, scores[same])))
+        scores, points = scores[~same], points[~same]
     return found
 
 
@@ -111,6 +112,11 @@ class Networks:
     def faces(self) -> Finder:
         """Face detector."""
         return Finder("face detection", (8, 16, 16, 16))
+
+    @cached_property
+    def palms(self) -> Finder:
+        """Detector of hands by their palms."""
+        return Finder("palm detection", (8, 16, 16, 16), low=0.0)
 
     @cached_property
     def pose_network(self) -> Network:
@@ -148,7 +154,7 @@ class Networks:
         side = self.hand_network.side
         points, presence, right, world = self.hand_network(crop(pyramid, region, side))
         flat = to_image(points.reshape(21, 3)[:, :2].astype(np.float64), region, side)
-        return float(presence[0]), 1 - float(right[0]), flat, turned(world.reshape(21, 3).astype(np.float64), region)
+        return float(presence[0]), float(right[0]), flat, turned(world.reshape(21, 3).astype(np.float64), region)
 
     def hand_hints(self, pyramid: list[UInt8[Array, "H W 3"]], region: Region) -> Float[Array, "2 2"]:
         """The two points, crop px, that correct a coarse hand region."""

@@ -167,11 +167,7 @@ def _person(file: Path, person: Any) -> dict[str, Float[Array, "K 3"]]:
 
 
 def _body_set(people: dict[str, list[list[dict[str, Any]]]]) -> tuple[str, ...]:
-    """BODY_25 or BODY_25B: the names whose shoulders lie nearer each other than a shoulder and a leg would.
-
-    Point 8 is the middle of the hips in the one and the right elbow in the other; so with the right names, the point halfway between
-    the hips lies near point 8 (BODY_25), while with BODY_25B points 11 and 12 are the two hips and 5 and 6 the two shoulders.
-    """
+    """BODY_25 or BODY_25B: of two orders of 25 points the one whose limbs are short, since a wrong name joins far points."""
     default, other = SETS["body_25"], SETS["body_25b"]
     errors: dict[tuple[str, ...], list[float]] = {default: [], other: []}
     for frames in people.values():
@@ -182,10 +178,10 @@ def _body_set(people: dict[str, list[list[dict[str, Any]]]]) -> tuple[str, ...]:
             for names in errors:
                 at = {name: points[i, :2] for i, name in enumerate(names)}
                 bones = (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"), ("ankle", "heel"))
-                errors[names].append(
-                    sum(float(np.linalg.norm(at[f"{s}_{a}"] - at[f"{s}_{b}"])) for s in ("left", "right") for a, b in bones)
-                )
-    medians = {names: np.nanmedian(values) if np.isfinite(values).any() else np.inf for names, values in errors.items()}
+                limbs = [np.linalg.norm(at[f"{s}_{a}"] - at[f"{s}_{b}"]) for s in ("left", "right") for a, b in bones]
+                if np.isfinite(limbs).any():
+                    errors[names].append(float(np.nanmean(limbs)))
+    medians = {names: np.median(values) if values else np.inf for names, values in errors.items()}
     return default if medians[default] <= medians[other] else other
 
 

@@ -16,6 +16,7 @@ from studio.detect.regions import (
     around_face,
     around_hand,
     around_head,
+    around_palm,
     around_points,
     beyond_forearm,
 )
@@ -30,9 +31,12 @@ SMALLEST = 12.0
 """px: the side of a region below which there is nothing to see."""
 
 
-def hands_of(networks: Networks, pyramid: list[Array], body: PoseSight, before: dict[str, Region]) -> dict[str, HandSight]:
-    """The hands that could be seen; `before` holds the regions that follow from the frame before."""
-    found = {side: hand for side in SIDES if (hand := _hand(networks, pyramid, body, side, before.get(side))) is not None}
+def hands_of(networks: Networks, pyramid: list[Array], body: PoseSight, before: dict[str, Region], thorough: bool) -> dict[str, HandSight]:
+    """The hands that could be seen; `before` holds the regions that follow from the frame before; `thorough` costs a palm search."""
+    found: dict[str, HandSight] = {}
+    for side in SIDES:
+        if (hand := _hand(networks, pyramid, body, side, before.get(side), thorough)) is not None:
+            found[side] = hand
     if len(found) == 2:
         gap = np.linalg.norm(found["left"].points - found["right"].points, axis=1).mean()
         if gap < 0.05 * pixels_per_metre(body.points, body.world):  # both wrists led to one hand
@@ -40,12 +44,12 @@ def hands_of(networks: Networks, pyramid: list[Array], body: PoseSight, before: 
     return found
 
 
-def _hand(networks: Networks, pyramid: list[Array], body: PoseSight, side: str, before: Region | None) -> HandSight | None:
+def _hand(networks: Networks, pyramid: list[Array], body: PoseSight, side: str, before: Region | None, thorough: bool) -> HandSight | None:
     """The surest hand among the regions tried."""
     if body.visibility[ARM[side][1]] < 0.1:
         return None
     best: HandSight | None = None
-    for region in _hand_regions(networks, pyramid, body, side, before):
+    for region in _hand_regions(networks, pyramid, body, side, before, thorough):
         if not SMALLEST < region.size < 4 * max(pyramid[0].shape[:2]):
             continue
         hand = HandSight(*networks.hand(pyramid, region), region.size)
@@ -60,7 +64,9 @@ def _hand(networks: Networks, pyramid: list[Array], body: PoseSight, side: str, 
     return best
 
 
-def _hand_regions(networks: Networks, pyramid: list[Array], body: PoseSight, side: str, before: Region | None) -> Iterator[Region]:
+def _hand_regions(
+    networks: Networks, pyramid: list[Array], body: PoseSight, side: str, before: Region | None, thorough: bool
+) -> Iterator[Region]:
     """Where the hand may be, likeliest first; computed only as far as needed."""
     if before is not None:
         yield before
@@ -69,6 +75,29 @@ def _hand_regions(networks: Networks, pyramid: list[Array], body: PoseSight, sid
     for coarse in (around_coarse_hand(wrist, pinky, index), beyond_forearm(elbow, wrist, forearm)):
         if coarse.size > SMALLEST:
             yield around_points(networks.hand_hints(pyramid, coarse), 256, coarse)
+    if thorough and body.visibility[ARM[side][1]] > 0.5:
+        reach = Region(float(wrist[0]), float(wrist[1]), 2.7 * forearm, 0.0)
+        yield from (around_palm(found) for _, found in networks.palms(pyramid, reach, 0.5)[:2])
+
+
+def lone_hands(networks: Networks, pyramid: list[Array], before: dict[str, Region]) -> dict[str, HandSight]:
+    """Hands of which no body is seen, at most one a side; searched for by their palms where they are not followed."""
+    height, width = pyramid[0].shape[:2]
+    regions = list(before.values())
+    if len(regions) < 2:
+        whole = Region((width - 1) / 2, (height - 1) / 2, float(max(width, height)), 0.0)
+        regions += [around_palm(found) for _, found in networks.palms(pyramid, whole, 0.5)]
+    best: dict[str, HandSight] = {}
+    taken: list[HandSight] = []
+    for region in regions:
+        hand = HandSight(*networks.hand(pyramid, region), region.size)
+        if hand.presence < PRESENT or any(np.linalg.norm(hand.points - o.points, axis=1).mean() < 0.2 * o.size for o in taken):
+            continue
+        taken.append(hand)
+        side = "right" if hand.right >= 0.5 else "left"
+        if side not in best or hand.presence > best[side].presence:
+            best[side] = hand
+    return best
 
 
 def _belongs(hand: HandSight, body: PoseSight, side: str) -> bool:

@@ -120,6 +120,11 @@ def around_hand(points: Float[Array, "21 2"]) -> Region:
     return _enclosing(palm, _angle(along, 90)).shifted(-0.1).scaled(2.0)
 
 
+def around_palm(found: Float[Array, "9 2"]) -> Region:
+    """From the palm detector's box (two corners) and keypoints (wrist first, root of the middle finger third)."""
+    return _box(found[:2], _angle(found[4] - found[2], 90)).shifted(-0.5).scaled(2.6)
+
+
 def around_face(points: Float[Array, "468 2"]) -> Region:
     """From the face found in the frame before, upright along the eyes."""
     return _box(points, _angle(points[263] - points[33], 0)).scaled(1.5)
@@ -130,8 +135,9 @@ def around_head(points: Float[Array, "11 2"]) -> Region:
     return _box(points, _angle(points[2] - points[5], 0)).scaled(3.0)
 
 
-def around_eyes_and_mouth(points: Float[Array, "6 2"]) -> Region:
-    """From the face detector's right and left eye, nose, mouth and ears."""
+def around_eyes_and_mouth(found: Float[Array, "8 2"]) -> Region:
+    """From what the face detector finds: two corners, then right and left eye, nose, mouth and ears."""
+    points = found[2:]
     return _box(points, _angle(points[1] - points[0], 0)).shifted(-0.1).scaled(2.0)
 
 
