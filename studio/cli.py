@@ -19,6 +19,9 @@ File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
 Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
 Text = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
 
+PLAIN = (tyro.conf.FlagCreatePairsOff,)
+"""`--force` without a `--no-force`."""
+
 EPILOG = """\
 The two you need:
   studio demo
@@ -94,20 +97,16 @@ def run(
     pipeline.run(take, config, force)
 
 
-def virtual(out: Positional[Path], /, frames: int = 90, cameras: int = 4, width: int = 1280, height: int = 720, seed: int = 0) -> None:
-    """Render a virtual capture: videos, cameras.yaml and the exact truth.
+def virtual(argv: Sequence[str]) -> None:
+    """Render a virtual capture: videos, cameras.yaml and the exact truth."""
+    from studio.virtual import VirtualCapture, render_capture
 
-    Args:
-        out: folder for it
-        frames: how many frames
-        cameras: how many cameras
-        width: of the images, px
-        height: of the images, px
-        seed: another seed, another person and performance
-    """
-    from studio.demo import capture
+    def verb(out: Path, config: VirtualCapture) -> None:
+        print(f"{render_capture(out, config)}: videos, cameras.yaml, truth.safetensors")
 
-    print(f"{capture(out, frames, cameras, (width, height), seed)}: videos, cameras.yaml, truth")
+    verb.__annotations__ = {"out": Positional[Path], "config": Annotated[VirtualCapture, arg(name="")]}
+    verb.__defaults__ = (VirtualCapture(),)
+    tyro.cli(verb, prog="studio virtual", args=list(argv), description=virtual.__doc__, config=PLAIN)
 
 
 def cameras(action: Positional[str], source: Positional[Path], target: Positional[Path], /) -> None:
@@ -171,7 +170,7 @@ def _stage(name: str, argv: Sequence[str]) -> None:
 
     verb.__annotations__ = {"take": Positional[Path], "config": Annotated[type(default), arg(name="")], "force": bool}
     verb.__defaults__ = (default, False)
-    tyro.cli(verb, prog=f"studio {name}", args=list(argv), description=STAGES[name], config=(tyro.conf.FlagCreatePairsOff,))
+    tyro.cli(verb, prog=f"studio {name}", args=list(argv), description=STAGES[name], config=PLAIN)
 
 
 VERBS: dict[str, Callable[..., Any]] = {
@@ -228,7 +227,10 @@ def _dispatch(verb: str, rest: Sequence[str]) -> int:
         return 0
     if verb not in VERBS:
         raise ValueError(f"studio: no verb {verb!r}; there are {', '.join([*VERBS, *STAGES])}")
-    return tyro.cli(VERBS[verb], prog=f"studio {verb}", args=list(rest), config=(tyro.conf.FlagCreatePairsOff,)) or 0
+    if verb == "virtual":
+        virtual(rest)
+        return 0
+    return tyro.cli(VERBS[verb], prog=f"studio {verb}", args=list(rest), config=PLAIN) or 0
 
 
 def _overview() -> str:

@@ -31,8 +31,8 @@ def unseal(path: Path) -> None:
 
 
 def fresh(path: Path, inputs: Sequence[Path], config: Any) -> bool:
-    """Whether the artefact exists, whole, made from these inputs as they are now and with this config."""
-    if not path.exists() or not all(p.exists() for p in inputs):
+    """Whether the artefact is whole and made from these inputs as they are now with this config; also where it was sealed as absent."""
+    if not all(p.exists() for p in inputs):
         return False
     wanted = stamp(inputs, config)
     if (sidecar := _sidecar(path)).is_file():
@@ -41,7 +41,7 @@ def fresh(path: Path, inputs: Sequence[Path], config: Any) -> bool:
         except json.JSONDecodeError:
             return False
         return found.pop("output", None) == fingerprint(path) and found == wanted
-    if path.suffix != ".safetensors":
+    if path.suffix != ".safetensors" or not path.exists():
         return False
     from studio.values import Stored
 
@@ -52,6 +52,8 @@ def fresh(path: Path, inputs: Sequence[Path], config: Any) -> bool:
 def fingerprint(path: Path) -> str:
     """A hash of content: every byte, but of videos size and 64 samples of 64 KiB; of a folder, all its files and their names."""
     digest = blake2b(digest_size=16)
+    if not path.exists():
+        return "absent"
     if path.is_dir():
         for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")):
             digest.update(f"{file.relative_to(path)} {fingerprint(file)}\n".encode())

@@ -59,9 +59,10 @@ def step(take: Take, name: str, config: Any, force: bool = False) -> Path:
     recipe = {"take": take.facts, "config": config, "studio": studio.__version__}
     if missing := [p for p in inputs if not p.exists()]:
         raise FileNotFoundError(f"{missing[0]}: the stage `{name}` needs it; run `studio run {take.folder}`, which makes it first")
-    if not force and all(fresh(p, inputs, recipe) for p in outputs):
+    if not force and any(p.exists() for p in outputs) and all(fresh(p, inputs, recipe) for p in outputs):
         console.print(f"{name}: up to date")
-        return outputs[0]
+        return next(p for p in outputs if p.exists())
+    before = {p: p.stat().st_mtime_ns for p in outputs if p.is_file()}
     for path in outputs:
         unseal(path)
         if force and path == take.keypoints_folder:  # cameras already done would be kept: the stage goes on where it was
@@ -75,15 +76,18 @@ def step(take: Take, name: str, config: Any, force: bool = False) -> Path:
             sweep(take.folder)
     tell(take, name, [str(w.message) for w in caught if issubclass(w.category, UserWarning)])
     for path in outputs:
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: the stage `{name}` found nothing to put there; see its messages above")
+        if path in before and path.stat().st_mtime_ns == before[path]:
+            path.unlink()  # an actor whom this run does not find: the motion of an earlier run must not stand for this one's
+    if not any(p.exists() for p in outputs):
+        raise FileNotFoundError(f"{outputs[0]}: the stage `{name}` found nothing to put there; see its messages above")
+    for path in outputs:
         seal(path, inputs, recipe)
-    return outputs[0]
+    return next(p for p in outputs if p.exists())
 
 
 def reads(take: Take, name: str, config: Any) -> list[Path]:
     """The files and folders that a stage's result depends on; the user's own files named in its config among them."""
-    keypoints, motions = take.keypoints_folder, makes(take, "fit")
+    keypoints, motions = take.keypoints_folder, [p for p in makes(take, "fit") if p.exists()] or makes(take, "fit")
     given = [v for f in fields(config) if isinstance(v := getattr(config, f.name), Path) and v.exists()]
     cameras, notes = take.cameras_file, [p for p in sorted((take.folder / "notes").glob("*.json")) if p.stem != "report"]
     return {

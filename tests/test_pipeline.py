@@ -208,6 +208,28 @@ def test_a_wrong_setting_is_refused_with_file_and_key(tmp_path, text, told):
     assert str(path) in str(refusal.value)
 
 
+def test_an_actor_who_is_not_found_leaves_no_motion_and_stops_nobody_else(take, ran, monkeypatch):
+    pipeline.run(take, TinyConfig())
+    both = pipeline.STAGES["fit"]
+
+    def only_ann(take, config):
+        ran.append("fit")
+        take.motion_file("Ann").write_text(config.word)
+        return take.motion_file("Ann")
+
+    monkeypatch.setitem(pipeline.STAGES, "fit", only_ann)
+    ran.clear()
+    pipeline.run(take, TinyConfig(fit=Tiny("b")))
+    assert ran == ["fit", "export", "report"]
+    assert not take.motion_file("Bob").exists()  # the one of the first run must not pass for the second's
+    ran.clear()
+    pipeline.run(take, TinyConfig(fit=Tiny("b")))
+    assert ran == []
+    monkeypatch.setitem(pipeline.STAGES, "fit", both)
+    pipeline.run(take, TinyConfig())
+    assert take.motion_file("Bob").exists()
+
+
 def test_what_a_stage_warned_of_reaches_the_report(take, ran, monkeypatch):
     whole = pipeline.STAGES["detect"]
 
