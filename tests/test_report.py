@@ -1,9 +1,13 @@
 """The take report: what it measures, what it warns of, and that it opens anywhere."""
 
+import base64
 import json
 import math
 import re
 import shutil
+import subprocess
+import time
+from urllib.request import urlopen
 
 import cv2
 import numpy as np
@@ -401,3 +405,79 @@ def test_the_page_needs_no_other_file_and_no_network(studio_floor, tmp_path):
     outer = re.sub(r'srcdoc="[^"]*"', "", page)
     assert all(a.startswith(("data:", "#")) for a in re.findall(r'(?:src|href)="([^"]*)"', outer))
     assert len(page) < 4e6
+
+
+class Browser:
+    """Headless Chromium through its DevTools protocol, with everything it asks the network for and complains of."""
+
+    def __init__(self, folder):
+        connect = pytest.importorskip("websockets.sync.client", reason="websockets (part of viser) is not installed").connect
+        program = next((p for p in ("chromium", "chromium-browser", "google-chrome") if shutil.which(p)), None)
+        if program is None:
+            pytest.skip("no Chromium here: apt-get install chromium")
+        quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
+        software = ["--headless=new", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--remote-debugging-port=0"]
+        self.process = subprocess.Popen([program, *quiet, *software, f"--user-data-dir={folder}", "about:blank"], stderr=subprocess.DEVNULL)
+        told = folder / "DevToolsActivePort"
+        wait(lambda: told.exists() and len(told.read_text().split()) == 2)
+        port = told.read_text().split()[0]
+        with urlopen(f"http://127.0.0.1:{port}/json") as answer:
+            tab = next(t for t in json.load(answer) if t["type"] == "page")
+        self.socket, self.number, self.events = connect(tab["webSocketDebuggerUrl"], max_size=None), 0, []
+        for domain in ("Page", "Network", "Runtime", "Log"):
+            self.ask(f"{domain}.enable")
+
+    def ask(self, method, **parameters):
+        self.number += 1
+        self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
+        while (reply := json.loads(self.socket.recv(timeout=60))).get("id") != self.number:
+            self.events.append(reply)
+        return reply["result"]
+
+    def value(self, expression):
+        return self.ask("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+    def picture(self):
+        data = np.frombuffer(base64.b64decode(self.ask("Page.captureScreenshot")["data"]), np.uint8)
+        return cv2.imdecode(data, cv2.IMREAD_COLOR)
+
+    def complaints(self):
+        for event in self.events:
+            what, facts = event["method"], event["params"]
+            if what == "Network.requestWillBeSent" and not facts["request"]["url"].startswith(("file:", "data:", "blob:", "about:")):
+                yield facts["request"]["url"]
+            if what == "Runtime.exceptionThrown" or (what == "Runtime.consoleAPICalled" and facts["type"] == "error"):
+                yield json.dumps(facts)[:500]
+            if what == "Log.entryAdded" and facts["entry"]["level"] == "error":
+                yield facts["entry"]["text"]
+
+    def close(self):
+        self.socket.close()
+        self.process.terminate()
+        self.process.wait(20)
+
+
+def wait(until, seconds=40):
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, "nothing happened in time"
+        time.sleep(0.2)
+
+
+def test_the_page_plays_offline_in_a_browser_without_a_complaint(studio_floor, tmp_path):
+    page = report(staged(studio_floor, tmp_path / "played"), ReportConfig(thumbnails=2, thumbnail_px=300))
+    browser = Browser(tmp_path)
+    try:
+        browser.ask("Page.navigate", url=page.as_uri())
+        wait(lambda: browser.value("document.readyState") == "complete")
+        assert browser.value("document.documentElement.scrollWidth <= innerWidth")
+        browser.value("document.querySelector('iframe').scrollIntoView({block: 'center', behavior: 'instant'})")
+
+        def actor_is_drawn():
+            blue, green, red = browser.picture().astype(int).transpose(2, 0, 1)
+            return ((blue > red + 60) & (blue > green + 20)).sum() > 300
+
+        wait(actor_is_drawn)
+        assert not list(browser.complaints()), list(browser.complaints())
+    finally:
+        browser.close()

@@ -59,7 +59,9 @@ def report(take: Take, config: ReportConfig | None = None) -> Path:
     middle = ", ".join(f"{e:.1f} px" for e in errors if e is not None) or "nothing measured"
     counts = ", ".join(f"{n} {s}" for s in ("stop", "look", "note") if (n := sum(f.severity == s for f in found)))
     size = path.stat().st_size / 1e6
-    console.print(f"report: {summary['verdict']['text']}; reprojection {middle} median; findings: {counts or 'none'}; {size:.1f} MB")
+    console.print(
+        f"report: {summary['verdict']['text']}; reprojection {middle} median; findings: {counts or 'none'}; {size:.1f} MB", soft_wrap=True
+    )
     return path
 
 
@@ -70,7 +72,7 @@ def _summary(material: Material, actors: list[Measured], found: list[Finding], c
     return {
         "schema": 1,
         "take": take.folder.resolve().name,
-        "date": datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
+        "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z"),
         "frames": material.count,
         "first_frame": material.first,
         "fps": round(float(material.fps), 6),

@@ -72,10 +72,11 @@ class Finding:
 
 
 def findings(material: Material, actors: list[Measured], limits: Thresholds) -> list[Finding]:
-    """All findings, the gravest first; each severity in the order of the capture: files, cameras, people, body."""
+    """All findings, the gravest first; each severity in the order of the capture: files, cameras, people, body, then the stages' words."""
     found = [*_of_files(material)]
     for actor in actors:
         found += [*_of_cameras(actor, limits), *_of_coverage(actor, material, limits), *_of_body(actor, material, limits)]
+    found += [*_of_stages(material), *_unused_cameras(material)]
     once = {f.title: f for f in reversed(found)}  # a stage may say what another has said already
     return sorted((f for f in found if once[f.title] is f), key=lambda f: ORDER.index(f.severity))
 
@@ -116,12 +117,15 @@ def _of_files(material: Material) -> Iterator[Finding]:
             yield Finding(
                 "look", gap.split(":")[0].split("(")[0].strip().rstrip("."), "file missing", "present", gap.split(": ", 1)[-1].capitalize()
             )
+
+
+def _of_stages(material: Material) -> Iterator[Finding]:
+    """What the stages and the opening of the take warned of."""
     for warning in material.take.warnings:
-        yield Finding("look", warning, "seen when the files were opened", "", "Correct the files or take.yaml if this was not intended.")
+        yield Finding("look", warning, "Seen when the files were opened.", "", "Correct the files or take.yaml if this was not intended.")
     for stage, note in material.take.notes().items():
         for warning in note.get("warnings", []):
-            yield Finding("look", warning, f"said by the stage “{stage}”", "", "")
-    yield from _unused_cameras(material)
+            yield Finding("look", warning, f"Said by the stage “{stage}”.", "", "")
 
 
 def _unused_cameras(material: Material) -> Iterator[Finding]:

@@ -31,7 +31,9 @@ class Sighting:
     """px; NaN where not seen."""
     detected: Bool[Tensor, "C T"]
     swapped: Bool[Tensor, "C T"]
+    """Whether the network took left for right here."""
     trusted: Bool[Tensor, "C T K"]
+    """Whether a keypoint agrees with the other views."""
 
     @property
     def seen(self) -> Bool[Tensor, "C T K"]:
@@ -98,38 +100,51 @@ class Material:
     def sighting(self, actor: str) -> Sighting:
         """What the networks saw of `actor`. Without tracks every view's first detection counts, all trusted."""
         C, T, K = len(self.cameras), self.count, len(self.names)
-        which, swapped, trusted = self._assignment(actor)
+        which, swapped, exchanged, trusted = self._assignment(actor)
         pixels = torch.full((C, T, K, 2), torch.nan)
         for c, name in enumerate(self.cameras.names):
             if name in self.detections:
-                pixels[c] = self._picked(self.detections[name], which[c], swapped[c])
+                pixels[c] = self._picked(self.detections[name], which[c], exchanged[c])
         return Sighting(pixels, which >= 0, swapped & (which >= 0), trusted & torch.isfinite(pixels).all(-1))
 
-    def _assignment(self, actor: str) -> tuple[Tensor, Tensor, Tensor]:
+    def _assignment(self, actor: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Which detection (C,T), whether its sides were exchanged (C,T) and in which keypoints (C,T,K), which are trusted (C,T,K)."""
         C, T, K = len(self.cameras), self.count, len(self.names)
         tracks = self.tracks
-        if tracks is None or actor not in tracks.actors or tracks.detection.shape[0] != C:
+        rows = self._rows()
+        if tracks is None or rows is None or actor not in tracks.actors:
             seen = torch.zeros(C, T, dtype=torch.int64) - 1
             for c, name in enumerate(self.cameras.names):
                 if name in self.detections:
                     found = (self.detections[name].confidence[0, :, 0] > 0).any(-1)
                     seen[c] = self.on_time_line(found, self.detections[name].first_frame, 0, False).long() - 1
-            return seen, torch.zeros(C, T, dtype=torch.bool), torch.ones(C, T, K, dtype=torch.bool)
+            never = torch.zeros(C, T, K, dtype=torch.bool)
+            return seen, never.any(-1), never, ~never
         a = tracks.actors.index(actor)
-        return (
-            self.on_time_line(tracks.detection[:, :, a].long(), tracks.first_frame, 1, -1),
-            self.on_time_line(tracks.swapped[:, :, a], tracks.first_frame, 1, False),
-            self.on_time_line(tracks.trusted[:, :, a], tracks.first_frame, 1, False),
-        )
+        which, swapped = torch.full((C, T), -1), torch.zeros(C, T, dtype=torch.bool)
+        trusted = torch.zeros(C, T, K, dtype=torch.bool)
+        which[rows] = self.on_time_line(tracks.detection[:, :, a].long(), tracks.first_frame, 1, -1)
+        swapped[rows] = self.on_time_line(tracks.swapped[:, :, a], tracks.first_frame, 1, False)
+        trusted[rows] = self.on_time_line(tracks.trusted[:, :, a], tracks.first_frame, 1, False)
+        exchanged = swapped[..., None].expand(C, T, K).clone()
+        if tracks.exchanged is not None:
+            exchanged[rows] = self.on_time_line(tracks.exchanged[:, :, a], tracks.first_frame, 1, False)
+        return which, swapped, exchanged, trusted
 
-    def _picked(self, seen: Keypoints2D, which: Tensor, swapped: Tensor) -> Float[Tensor, "T K 2"]:
-        """Pixels of detection `which` of each frame, exchanged where `swapped`, NaN where nothing was seen."""
+    def _rows(self) -> list[int] | None:
+        """Which camera each row of the tracks is: all of them, or those with detections; None where neither number fits."""
+        with_detections = [c for c, n in enumerate(self.cameras.names) if n in self.detections]
+        count = self.tracks.detection.shape[0] if self.tracks else -1
+        return next((rows for rows in (list(range(len(self.cameras))), with_detections) if len(rows) == count), None)
+
+    def _picked(self, seen: Keypoints2D, which: Tensor, exchanged: Tensor) -> Float[Tensor, "T K 2"]:
+        """Pixels of detection `which` of each frame, of the other side where `exchanged`, NaN where nothing was seen."""
         pixels = torch.where((seen.confidence[0] > 0)[..., None], seen.pixels[0], torch.nan).float()
         pixels = self.on_time_line(pixels, seen.first_frame, 0, torch.nan)
         index = which.clamp(0, pixels.shape[1] - 1)[:, None, None, None].expand(-1, 1, *pixels.shape[2:])
         chosen = torch.where(which[:, None, None] >= 0, pixels.gather(1, index)[:, 0], torch.nan)
         other = chosen[:, list(sets.mirrored(self.names))]
-        return torch.where(swapped[:, None, None], other, chosen)
+        return torch.where(exchanged[..., None], other, chosen)
 
     def triangulated(self, actor: str) -> Float[Tensor, "T K 3"]:
         """World keypoints of `tracks3d`, m; NaN where fewer than two views agree or without tracks."""
@@ -190,6 +205,10 @@ def gathered(take: Take) -> Material:
     tracks = Tracks3D.load(tracks_file) if tracks_file.exists() else None
     if tracks is None:
         gaps.append("There are no 3D tracks: run the track stage, or nobody was found in two views.")
+    elif tracks.detection.shape[0] not in (len(cameras), len(detections)):
+        gaps.append(
+            f"The 3D tracks were made from {tracks.detection.shape[0]} cameras, not these {len(cameras)}: run the track stage again."
+        )
     motions = {}
     for path in sorted(take.folder.glob("motion_*.safetensors")):
         motion = Motion.load(path)

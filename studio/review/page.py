@@ -106,13 +106,13 @@ def _findings(found: list[Finding]) -> Markup:
         )
     rows = []
     for f in found:
-        limit = f"; limit {f.limit}" if f.limit else ""
+        said = f"Measured: {f.measured}; limit {f.limit}." if f.limit else f.measured
         rows.append(
             tag(
                 "li",
                 tag("span", WORDS[f.severity], class_=f"tag {f.severity}"),
                 tag("b", f.title),
-                tag("div", f"Measured: {f.measured}{limit}.", class_="more") if f.measured else None,
+                tag("div", said, class_="more") if said else None,
                 tag("div", f.remedy, class_="remedy") if f.remedy else None,
             )
         )
@@ -142,20 +142,21 @@ def _playback(material: Material, film: Playback | None) -> Markup:
 def _overlays(material: Material, strips: list[Thumbnail]) -> Markup:
     if not strips:
         return tag("div", tag("p", "No picture could be read from the videos."), class_="card")
-    dot = lambda rgb: tag("span", class_="dot", style=f"background:rgb{rgb};border:1px solid #666")  # noqa: E731
-    legend = tag(
-        "p",
-        "The fitted body over the footage, cut out around the actors. A click enlarges; arrow keys go on, Escape closes.",
-        dot(TRUSTED), "seen, other views agree", dot(REJECTED), "seen, contradicted", dot(FITTED), "cross: where the body says it is",
-        [joined(dot(COLOURS[i % len(COLOURS)]), a) for i, a in enumerate(material.actors)] if len(material.actors) > 1 else None,
-        class_="caption",
-    )  # fmt: skip
+    keys = [(TRUSTED, "seen, other views agree"), (REJECTED, "seen, contradicted"), (FITTED, "cross: where the body says it is")]
+    if len(material.actors) > 1:
+        keys += [(COLOURS[i % len(COLOURS)], actor) for i, actor in enumerate(material.actors)]
+    words = "The fitted body over the footage, cut out around the actors. A click enlarges; arrow keys go on, Escape closes."
+    legend = joined(tag("p", words, class_="caption"), tag("div", [_key(*key) for key in keys], class_="legend"))
     rows = []
     for camera in material.cameras.names:
         mine = [s for s in strips if s.camera == camera]
         if mine:
             rows += [tag("h3", camera), tag("div", [_thumbnail(s) for s in mine], class_="strip")]
     return joined(legend, rows)
+
+
+def _key(rgb: tuple[int, int, int], words: str) -> Markup:
+    return tag("span", tag("span", class_="dot", style=f"background:rgb{rgb}"), words, class_="key")
 
 
 def _thumbnail(shot: Thumbnail) -> Markup:
@@ -305,7 +306,7 @@ def _uncertainty(material: Material, actor: Measured) -> Markup | None:
     curves = {region: over_time(sigma[k][None], BINS)[0] for region, k in index.items() if k}
     cells = over_time(sigma[:, None], BINS)
     keep = np.isfinite(cells).any(1)
-    names = [n for n, there in zip(motion.joints, keep, strict=True) if there]
+    names = [n for n, there in zip(motion.joints, np.atleast_1d(keep).tolist(), strict=True) if there]
     return joined(
         _card(
             "Uncertainty over time, median standard deviation of the joints' positions",
@@ -362,11 +363,11 @@ def _value(value: object) -> str:
 
 
 def _provenance(summary: dict[str, Any]) -> Markup:
-    versions = table(("Program", "Version"), summary["versions"].items())
+    versions = table(("Program", "Version"), summary["versions"].items(), left=2)
     limits = table(
         ("Limit", "Value"), [(k.replace("_", " "), _value(list(v) if isinstance(v, tuple) else v)) for k, v in summary["limits"].items()]
     )
-    files = table(("Input", "Where"), [*summary["videos"].items(), ("cameras", summary["cameras_file"])])
+    files = table(("Input", "Where"), [*summary["videos"].items(), ("cameras", summary["cameras_file"])], left=2)
     return joined(
         tag("div", _card("Made with", versions, tag("h3", "Inputs"), files), _card("Limits of the findings", limits), class_="two"),
     )

@@ -21,6 +21,8 @@ from studio.review.overlays import COLOURS
 
 BONES_A_VERTEX = 4
 """What the viewer skins with."""
+ASIDE = (0.0, 0.0, -500.0)
+YELLOW = (250, 180, 40)
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,14 @@ def _recorded(server: viser.ViserServer, material: Material, frames: list[int], 
     scene = server.scene
     scene.set_up_direction("+z")
     scene.configure_environment_map(hdri=None)
-    scene.add_light_hemisphere("/light/sky", sky_color=(255, 255, 255), ground_color=(120, 115, 110), intensity=2.0)
+    scene.add_light_hemisphere("/light/sky", sky_color=(255, 255, 255), ground_color=(120, 115, 110), intensity=4.0)
     scene.world_axes.visible = False
     middle, reach = _volume(material)
     side = 2 * math.ceil(reach + 1)
     scene.add_grid("/floor", side, side, position=(round(middle[0]), round(middle[1]), 0.0), cell_size=0.5, section_size=1.0)
     _add_cameras(scene, material, reach)
     server.initial_camera.look_at = (middle[0], middle[1], 0.9)
-    server.initial_camera.position = (middle[0] + 1.9, middle[1] - 3.4, 1.9)
+    server.initial_camera.position = _viewpoint(material, middle)
     actors = [_Figure(scene, material, actor, number) for number, actor in enumerate(material.actors)]
     for figure in actors:
         figure.show(frames[0] if frames else 0)
@@ -86,6 +88,16 @@ def _volume(material: Material) -> tuple[tuple[float, float], float]:
     return (float(middle[0]), float(middle[1])), min(float(reach), 50.0)
 
 
+def _viewpoint(material: Material, middle: tuple[float, float], away: float = 3.3, height: float = 1.7) -> tuple[float, float, float]:
+    """Half-way between two neighbouring cameras, so that none stands in the picture; of all gaps the one nearest to -y."""
+    x, y = (material.cameras.position[:, :2].float() - torch.tensor(middle)).unbind(-1)
+    angles = torch.atan2(y, x).sort().values
+    gaps = torch.diff(angles, append=angles[:1] + 2 * math.pi)
+    middles = angles + gaps / 2
+    best = middles[(middles.sin() - 0.3 * gaps).argmin()].item()  # a wide gap counts as some turning
+    return middle[0] + away * math.cos(best), middle[1] + away * math.sin(best), height
+
+
 def _add_cameras(scene: viser.SceneApi, material: Material, reach: float) -> None:
     """A frustum and a name at every camera."""
     cameras = material.cameras
@@ -95,7 +107,15 @@ def _add_cameras(scene: viser.SceneApi, material: Material, reach: float) -> Non
         fov = 2 * math.atan(height / 2 / float(cameras.focal[c, 1]))
         place = cameras.position[c].numpy()
         scene.add_camera_frustum(
-            f"/cameras/{c}", fov, width / height, scale=max(0.15, 0.05 * reach), color=(120, 120, 130), wxyz=turns[c], position=place
+            f"/cameras/{c}",
+            fov,
+            width / height,
+            scale=max(0.12, 0.04 * reach),
+            thickness=1.5,
+            thickness_units="screen",
+            color=(120, 120, 130),
+            wxyz=turns[c],
+            position=place,
         )
         scene.add_label(f"/cameras/{c}/name", name, font_screen_scale=0.9, anchor="bottom-center")
 
@@ -104,10 +124,10 @@ class _Figure:
     """One actor in the scene: a skinned mesh and the triangulated points."""
 
     def __init__(self, scene: viser.SceneApi, material: Material, actor: str, number: int) -> None:
-        self.points = material.triangulated(actor)
-        self.cloud = scene.add_point_cloud(
-            f"/points/{number}", np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), point_size=0.012, point_shape="circle"
-        )
+        points = material.triangulated(actor)
+        # The viewer wants as many points in every frame: those not seen go where nobody looks.
+        self.points = torch.where(torch.isfinite(points).all(-1, keepdim=True), points, torch.tensor(ASIDE)).numpy()
+        self.cloud = scene.add_point_cloud(f"/points/{number}", self.points[0], YELLOW, point_size=0.018, point_shape="circle")
         self.turns, self.places, self.mesh = None, None, None
         motion = material.motions.get(actor)
         if motion is not None and material.body is not None:
@@ -130,15 +150,12 @@ class _Figure:
             bone_positions=shaped.joints.numpy(),
             skin_weights=strongest(body.skin.weights).numpy(),
             color=COLOURS[number % len(COLOURS)],
-            side="double",
+            opacity=0.85,  # so that the points inside can be seen
         )
 
     def show(self, t: int) -> None:
         """Go to frame `t` of the time line."""
-        points = self.points[t] if t < len(self.points) else torch.zeros(0, 3)
-        points = points[torch.isfinite(points).all(-1)].numpy()
-        self.cloud.points = points
-        self.cloud.colors = np.tile(np.array([[250, 190, 60]], np.uint8), (len(points), 1))
+        self.cloud.points = self.points[t]
         if self.mesh is None or self.turns is None or self.places is None:
             return
         there = bool(np.isfinite(self.places[t]).all() and np.isfinite(self.turns[t]).all())
