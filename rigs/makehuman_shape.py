@@ -41,8 +41,11 @@ SCALES: dict[str, tuple[float, str, tuple[str, ...]]] = {
     "shin": (0.05, "length", ("LeftLeg", "RightLeg")),
     "foot": (0.04, "forward", ("LeftFoot", "RightFoot", "LeftToeBase", "RightToeBase")),
 }
-"""Scale components: one unit as a fraction of length (a standard deviation among people of one stature: adult segment
-lengths vary by 5-6 %, half of it shared with stature; the arms more, for MakeHuman's are some 6 % short), the direction scaled, the joints whose segments it scales."""
+"""Scale components: one unit as a fraction of length, the direction scaled, the joints whose segments it scales.
+
+A unit is a standard deviation among people of one stature: adult segment lengths vary by 5-6 %, about half of it shared with
+stature; limbs have more, the arms most, for MakeHuman's are some 6 % short.
+"""
 _TIP = {"Spine2": "Neck", "Spine": "Spine1", "Spine1": "Spine2", "Neck": "Head"}
 
 
@@ -85,21 +88,23 @@ def standing(points: Float[Tensor, "... P 3"], soles: Float[Tensor, "V"]) -> Flo
     return torch.cat([points[..., :2], points[..., 2:] - height[..., None, None]], -1)
 
 
-def principal_shapes(people: Float[Tensor, "N P 3"], count: int, heavy: int = 55, weight: float = 30.0) -> tuple[Tensor, Tensor]:
-    """Mean (P 3) and the leading principal displacements (P 3 count), each for one standard deviation, m.
+def principal_shapes(
+    coefficients: Float[np.ndarray, "N M"], targets: Float[Tensor, "M P 3"], count: int, heavy: int = 55, weight: float = 30.0
+) -> Float[Tensor, "P 3 count"]:
+    """The leading principal displacements of the people `coefficients @ targets`, each for one standard deviation, m.
 
-    The last `heavy` points (joint centres) count as `weight` vertices each. Signs: the largest entry is positive.
+    The last `heavy` points (joint centres) count as `weight` vertices each. Signs: the largest person's is positive.
     """
-    mean = people.mean(0)
-    scale = torch.ones(people.shape[1], 1)
+    C = torch.from_numpy(coefficients - coefficients.mean(0))
+    scale = torch.ones(targets.shape[1], 1)
     scale[-heavy:] = weight**0.5
-    X = ((people - mean) * scale).flatten(1)
-    # The Gram matrix of people is far smaller than the covariance of coordinates and has the same leading spectrum.
-    _, left = torch.linalg.eigh((X @ X.T).double())
+    X = (targets * scale).flatten(1)
+    # The Gram matrix of people has the same leading spectrum as the far larger covariance of coordinates.
+    _, left = torch.linalg.eigh(C @ (X @ X.T).double() @ C.T)
     left = left.flip(1)[:, :count]
     left = left * left.gather(0, left.abs().argmax(0, keepdim=True)).sign()
-    basis = (X.T @ left.float()).unflatten(0, (-1, 3)) / scale[..., None]
-    return mean, basis / len(people) ** 0.5
+    basis = targets.flatten(1).T @ (C.T @ left).float()
+    return (basis / len(C) ** 0.5).unflatten(0, (-1, 3))
 
 
 def scale_basis(points: Float[Tensor, "P 3"], weights: Float[Tensor, "V J"]) -> Float[Tensor, "P 3 G"]:
