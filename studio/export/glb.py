@@ -170,10 +170,12 @@ def _primitive(file: _File, mesh: Mesh, part: int, attributes: dict[str, int], t
 def _animate(file: _File, animation: dict[str, Any], character: Character, joints: list[int], drawn: int) -> None:
     seconds = torch.arange(len(character.root), dtype=torch.float64) / character.fps
     time = file.accessor(_f32(seconds), bounds=True)
-    begin = file.accessor(_f32(seconds[:1]), bounds=True)
+    begin: list[int] = []  # the one time of joints that stay still, made when the first one needs it
 
     def channel(node: int, path: str, values: np.ndarray, still: bool = False) -> None:
-        entry = {"input": begin if still else time, "output": file.accessor(values), "interpolation": "LINEAR"}
+        if still and not begin:
+            begin.append(file.accessor(_f32(seconds[:1]), bounds=True))
+        entry = {"input": begin[0] if still else time, "output": file.accessor(values), "interpolation": "LINEAR"}
         animation["samplers"].append(entry)
         animation["channels"].append({"sampler": len(animation["samplers"]) - 1, "target": {"node": node, "path": path}})
 
