@@ -53,21 +53,37 @@ class Person:
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(3))
     """m a frame."""
 
+    placed: int = 0
+    """Last frame in which two views told the place."""
+
     def expected(self, frame: int) -> np.ndarray:
         """Where the marks should be now, m."""
         return self.marks[-1] + self.velocity * min(frame - self.frames[-1], 3)
 
     def met(self, frame: int, detections: np.ndarray, marks: np.ndarray, size: float) -> None:
         """Add a sighting; marks that are not known move along with the others."""
+        if np.isfinite(marks).any():
+            self.placed = frame
         if self.frames:
             expected = self.expected(frame)
-            step = np.nanmedian(marks - self.marks[-1], axis=0) / (frame - self.frames[-1]) if np.isfinite(marks).any() else self.velocity
-            self.velocity = 0.5 * self.velocity + 0.5 * np.nan_to_num(step)
+            if self.placed == frame:
+                step = np.nanmedian(marks - self.marks[-1], axis=0) / (frame - self.frames[-1])
+                self.velocity = 0.5 * self.velocity + 0.5 * step
             marks = np.where(np.isfinite(marks), marks, expected)
         self.frames.append(frame)
         self.detections.append(detections)
         self.marks.append(marks)
         self.prominence += size
+
+    def met_by_one(self, frame: int, detections: np.ndarray, rays: np.ndarray, position: np.ndarray, size: float) -> None:
+        """Add a sighting by one view: sideways it tells the place; in depth the person is taken to come to rest."""
+        expected = self.expected(frame)
+        offset = expected - position
+        aside = (offset * rays).sum(-1, keepdims=True) * rays - offset
+        shift = np.nanmedian(aside, axis=0) if np.isfinite(aside).any() else np.zeros(3)
+        self.velocity = 0.7 * self.velocity
+        self.met(frame, detections, np.full_like(expected, np.nan), size)
+        self.marks[-1] = expected + shift
 
 
 def identify(
@@ -93,7 +109,12 @@ def identify(
             people += fresh
         if progress:
             progress(min(start + 512, T))
-    return _cast(people, count, C, T, keypoints.fps, config)
+    detection, place = _cast(people, count, C, T, keypoints.fps, config)
+    if count == 1 and keypoints.pixels.shape[2] == 1:  # nobody else: a view of hands or a face alone needs no body to know whose they are
+        seen = torch.isfinite(keypoints.pixels[:, :, 0]).all(-1) & (keypoints.confidence[:, :, 0] > 0)
+        body = sum(seen[..., a] & seen[..., b] for a, b in scene.pairs)
+        detection[:, :, 0] = torch.where(seen.any(-1) & torch.as_tensor(body < 2), 0, detection[:, :, 0])
+    return detection, place
 
 
 class _Scene:
@@ -138,15 +159,41 @@ class _Scene:
             for n, d in zip(*linear_sum_assignment(cost[:, c])):
                 if cost[n, c, d] < 1e3:
                     found[n, c] = d
-        for person, detections, away in zip(people, found, gap):
-            marks, detections = self.agreed(rays, detections)
-            if (detections >= 0).sum() < 2 and away > 2 / self.keypoints.fps:
-                continue  # one view cannot tell that an old acquaintance is back
-            if (detections >= 0).any():
+        agreed = [self.agreed(rays, f) for f in found]
+        for _, detections in agreed:
+            views = np.flatnonzero(np.greater_equal(detections, 0))
+            taken[views, detections[views]] = True
+        for person, (marks, detections), away in zip(people, agreed, gap):
+            views = np.flatnonzero(np.greater_equal(detections, 0))
+            if len(views) == 1:
+                marks, detections = self.rejoined(rays, person, frame, detections, taken)
                 views = np.flatnonzero(np.greater_equal(detections, 0))
-                taken[views, detections[views]] = True
-                person.met(frame, detections, marks, float((0.25 + size[views, detections[views]]).sum()))
+                if len(views) == 1 and away > 2 / self.keypoints.fps:
+                    taken[views, detections[views]] = False
+                    continue  # one view cannot tell that an old acquaintance is back
+            taken[views, detections[views]] = True
+            prominence = float((0.25 + size[views, detections[views]]).sum())
+            if len(views) == 1:
+                person.met_by_one(frame, detections, rays[views[0], detections[views[0]]], self.position[views[0]], prominence)
+            elif len(views):
+                person.met(frame, detections, marks, prominence)
         return taken
+
+    def rejoined(
+        self, rays: np.ndarray, person: Person, frame: int, detections: np.ndarray, taken: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The person with the free detections that meet the only view's; its depth may have drifted while no other view saw it."""
+        marks, best = np.full((rays.shape[2], 3), np.nan), detections
+        free = [(c, d) for c, d in np.argwhere(~taken) if detections[c] < 0 and np.isfinite(rays[c, d]).all(-1).sum() >= 3]
+        allowed = self.config.reach + self.config.speed * (frame - person.placed) / self.keypoints.fps
+        for c, d in free:
+            two = detections.copy()
+            two[c] = d
+            guess, two = self.agreed(rays, two)
+            moved = np.linalg.norm(guess - person.expected(frame), axis=-1)
+            if (two >= 0).sum() == 2 and self.plausible(guess) and np.nanmedian(moved) < allowed:
+                allowed, marks, best = float(np.nanmedian(moved)), guess, two
+        return marks, best
 
     def agreed(self, rays: np.ndarray, detections: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Marks (M, 3) from the detections, and the detections without those that disagree with them most, one after the other."""
@@ -225,7 +272,7 @@ def _distance(rays: np.ndarray, marks: np.ndarray, position: np.ndarray) -> np.n
 
 def _meeting(rays: np.ndarray, position: np.ndarray) -> np.ndarray:
     """Points (M, 3) nearest to the rays (V, M, 3); NaN where fewer than two meet at an angle."""
-    seen = np.isfinite(rays).all(-1)
+    seen = np.isfinite(rays.sum(-1))
     d = np.where(seen[..., None], rays, 0)
     planes = (np.eye(3) - d[..., :, None] * d[..., None, :]) * seen[..., None, None]
     H = planes.sum(0)
