@@ -96,15 +96,15 @@ def _tick(x: float, y: float, share: float, first: float, last: float) -> str:
 
 def _axes(first: float, last: float, bottom: float, top: float, unit: str, across: str, height: int, y_of: Callable[[Any], Any]) -> str:
     inner_w, base = WIDTH - LEFT - RIGHT, height - BOTTOM
+    unit = f" {escape(unit)}"
     parts = []
     for f in QUARTERS:
         value = bottom + (top - bottom) * f
         y = y_of(value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="end" x="{LEFT - 8}" y="{y + 4:.1f}">{value:.3g}</text>')
+        parts.append(f'<text class="end" x="{LEFT - 8}" y="{y + 4:.1f}">{value:.3g}{unit if f == 1 else ""}</text>')
         parts.append(_tick(LEFT + inner_w * f, base + 18, f, first, last))
     parts.append(f'<text class="end" x="{LEFT - 8}" y="{base + 18}">{escape(across)}</text>')
-    parts.append(f'<text x="{LEFT + 6}" y="{TOP + 12}" class="unit">{escape(unit)}</text>')
     return "".join(parts)
 
 

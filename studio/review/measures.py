@@ -65,9 +65,7 @@ def measured(material: Material, actor: str) -> Measured:
     has_fit, has_points = bool(torch.isfinite(fitted).any()), bool(torch.isfinite(triangulated).any())
     source = "fit" if has_fit else "triangulation" if has_points else "nothing"
     world = fitted if has_fit else triangulated
-    projected = material.cameras.project(world.double()).float()
-    depth = material.cameras.to_camera(world.double())[..., 2].float()
-    scale = depth / material.cameras.focal.mean(-1).float()[:, None, None]
+    projected, scale = _projected(material, world)
     velocity = torch.full_like(projected, torch.nan)
     velocity[:, 1:-1] = (projected[:, 2:] - projected[:, :-2]) / 2
     offset = sighting.pixels - projected
@@ -84,6 +82,14 @@ def measured(material: Material, actor: str) -> Measured:
         uncertainty=_uncertainty(found, material),
     )
     return found
+
+
+def _projected(material: Material, world: Float[Tensor, "T K 3"], chunk: int = 1024) -> tuple[Tensor, Tensor]:
+    """Pixels (C,T,K,2) of world points, and m for one pixel at their distance (C,T,K); in stretches, for double precision is large."""
+    focal = material.cameras.focal.mean(-1)[:, None, None]
+    parts = [world[i : i + chunk].double() for i in range(0, max(len(world), 1), chunk)]
+    pixels = torch.cat([material.cameras.project(p).float() for p in parts], 1)
+    return pixels, torch.cat([(material.cameras.to_camera(p)[..., 2] / focal).float() for p in parts], 1)
 
 
 def grouped(names: tuple[str, ...]) -> dict[str, list[int]]:

@@ -23,6 +23,8 @@ BONES_A_VERTEX = 4
 """What the viewer skins with."""
 ASIDE = (0.0, 0.0, -500.0)
 YELLOW = (250, 180, 40)
+CELL, SECTION = (150, 150, 155), (125, 125, 130)
+"""Greys that are quiet on white and on black."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,16 @@ def _recorded(server: viser.ViserServer, material: Material, frames: list[int], 
     scene.world_axes.visible = False
     middle, reach = _volume(material)
     side = 2 * math.ceil(reach + 1)
-    scene.add_grid("/floor", side, side, position=(round(middle[0]), round(middle[1]), 0.0), cell_size=0.5, section_size=1.0)
+    scene.add_grid(
+        "/floor",
+        side,
+        side,
+        position=(round(middle[0]), round(middle[1]), 0.0),
+        cell_size=0.5,
+        section_size=1.0,
+        cell_color=CELL,
+        section_color=SECTION,
+    )
     _add_cameras(scene, material, reach)
     server.initial_camera.look_at = (middle[0], middle[1], 0.9)
     server.initial_camera.position = _viewpoint(material, middle)
@@ -88,7 +99,7 @@ def _volume(material: Material) -> tuple[tuple[float, float], float]:
     return (float(middle[0]), float(middle[1])), min(float(reach), 50.0)
 
 
-def _viewpoint(material: Material, middle: tuple[float, float], away: float = 3.3, height: float = 1.7) -> tuple[float, float, float]:
+def _viewpoint(material: Material, middle: tuple[float, float], away: float = 2.7, height: float = 1.6) -> tuple[float, float, float]:
     """Half-way between two neighbouring cameras, so that none stands in the picture; of all gaps the one nearest to -y."""
     x, y = (material.cameras.position[:, :2].float() - torch.tensor(middle)).unbind(-1)
     angles = torch.atan2(y, x).sort().values
