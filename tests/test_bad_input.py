@@ -11,6 +11,7 @@ from test_video import patched, raw
 from rigs.keypoints import COCO_17
 from studio import cli
 from studio.take import Take
+from studio.values import Motion
 from studio.video import frames
 
 NAMES = ("cam01", "cam02", "cam03")
@@ -166,20 +167,17 @@ def test_an_empty_stage(footage, capsys):
     refused(capsys, run(footage, "--keypoints", footage / "keypoints"), str(footage / "keypoints"), "nobody is seen")
 
 
-def test_keypoint_files_with_nan_give_a_result_that_says_so(footage):
+def test_nan_in_keypoint_files_and_videos_of_different_length_give_a_result_that_says_so(footage):
     file = footage / "keypoints/cam02/cam02_000000000003_keypoints.json"
     person = json.loads(file.read_text())["people"][0]
     person["pose_keypoints_2d"][0] = float("nan")
     file.write_text(json.dumps({"people": [person]}))
-    assert run(footage, "--keypoints", footage / "keypoints") == 0
-    take = Take.open(footage / "out")
-    assert any(file.name in w and "not finite" in w for w in take.notes()["detect"]["warnings"])
-    assert file.name in (take.folder / "report.html").read_text()
-
-
-def test_videos_of_different_length_give_a_result_that_says_so(footage):
     film(footage / "videos/cam02.mp4", FRAMES - 2, width=320, height=240)
     assert run(footage, "--keypoints", footage / "keypoints") == 0
     take = Take.open(footage / "out")
+    report = (take.folder / "report.html").read_text()
+    assert any(file.name in w and "not finite" in w for w in take.notes()["detect"]["warnings"])
     assert any("different numbers of frames" in w for w in take.notes()["take"]["warnings"])
-    assert "different numbers of frames" in (take.folder / "report.html").read_text()
+    assert file.name in report and "different numbers of frames" in report
+    motion = Motion.load(take.motion_file("actor"))
+    assert len(motion.translation) == FRAMES - 2 and bool(torch.isfinite(motion.rotation).all())
