@@ -17,8 +17,9 @@ from torch import Tensor
 from calibration.cameras import Cameras
 from calibration.triangulate import triangulate
 from rigs import rotation
-from studio.identity import IdentityConfig, identify
-from studio.swaps import SwapConfig, exchanged, exchanges
+from studio.identity import identify
+from studio.people import IdentityConfig
+from studio.swaps import SwapConfig, exchanged, exchanges, groups
 from studio.values import Keypoints2D, Tracks3D
 
 if TYPE_CHECKING:
@@ -186,19 +187,27 @@ def _loosened(cameras: Cameras, sigma: Tensor, place: Float[Tensor, "T 3"], plac
 
 
 def _sort_sides(cameras: Cameras, keypoints: Keypoints2D, tracks: Tracks3D, a: int, place: Tensor, config: TrackConfig) -> None:
-    """Find an actor's exchanged limbs (in `tracks`)."""
+    """Find an actor's exchanged limbs (in `tracks`). Only the body's points are compared, so only they are copied for the whole take."""
     if config.swap is None or tracks.exchanged is None:
         return
-    pixels, sigma, _ = _chosen(keypoints, tracks, a, slice(None))
+    few = [k for k, n in enumerate(tracks.keypoints) if not any(part in n for part in ("face-", "hand", "finger", "thumb"))]
+    names = tuple(tracks.keypoints[k] for k in few)
+    which = tracks.detection[:, :, a]
+    pixels, sigma, confidence = (
+        _of_actor(v[:, :, :, few], which, e)
+        for v, e in ((keypoints.pixels, torch.nan), (keypoints.sigma, torch.inf), (keypoints.confidence, 0.0))
+    )
+    sigma = torch.where(confidence > 0, _loosened(cameras, sigma, place, config.placement), torch.inf)
     skeleton = None
     if keypoints.skeleton is not None:
-        own = _of_actor(keypoints.skeleton, tracks.detection[:, :, a], torch.nan)
+        own = _of_actor(keypoints.skeleton[:, :, :, few], which, torch.nan)
         skeleton = torch.einsum("cji,ctkj->ctki", cameras.R_camera_world.float(), own)
-    sigma = _loosened(cameras, sigma, place, config.placement)
-    exchange = exchanges(cameras, tracks.keypoints, pixels, sigma, skeleton, config.swap)
-    tracks.exchanged[:, :, a] = exchange & (tracks.detection[:, :, a] >= 0)[..., None]
-    limbs = [k for k, n in enumerate(tracks.keypoints) if n.endswith(("elbow", "wrist", "knee", "ankle"))]
-    tracks.swapped[:, :, a] = tracks.exchanged[:, :, a][:, :, limbs].float().mean(-1) > 0.4
+    found = exchanges(cameras, names, pixels, sigma, skeleton, config.swap) & (which >= 0)[..., None]
+    for body, whole in zip(groups(names), groups(tracks.keypoints)):
+        decided = found[:, :, body.members].any(-1, keepdim=True)
+        tracks.exchanged[:, :, a, whole.members] = decided
+    limbs = [k for k, n in enumerate(names) if n.endswith(("elbow", "wrist", "knee", "ankle"))]
+    tracks.swapped[:, :, a] = found[:, :, limbs].float().mean(-1) > 0.4
 
 
 def _locate(cameras: Cameras, keypoints: Keypoints2D, tracks: Tracks3D, a: int, part: slice, place: Tensor, config: TrackConfig) -> None:

@@ -255,6 +255,31 @@ def test_views_that_come_and_go_do_not_move_the_actor():
     assert bool((tracks.detection[2, 60:, 0] == -1).all())
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_someone_whom_one_view_alone_saw_for_a_while_is_met_again(seed):
+    cameras, T = ring(5)[[0, 1]], 90
+    people = [person(T, seed), person(T, seed + 5, path=np.full((T, 2), 1.2))]
+    keypoints, order = shuffled(seen(cameras, people, seed), seed)
+    for t in range(30, 60):
+        keypoints.pixels[1, t, order[1, t, 0]] = torch.nan
+    tracks = track_actors(cameras, keypoints, ("a", "b"), TrackConfig(swap=None))
+    owner = [int(np.nanargmin([np.nanmedian(error(tracks, p, a)) for p in people])) for a in range(2)]
+    assert sorted(owner) == [0, 1]
+    a = owner.index(0)
+    assert np.isnan(error(tracks, people[0], a)[30:60]).all()
+    assert (tracks.detection[0, :, a].numpy() == order[0, :, 0]).mean() > 0.95
+    assert (tracks.detection[1, 62:, a].numpy() == order[1, 62:, 0]).mean() > 0.95
+
+
+def test_hands_without_a_body_belong_to_the_only_actor():
+    cameras, truth = ring(3), person(30, 3, names=WITH_HANDS)
+    keypoints = seen(cameras, [truth], 3, names=WITH_HANDS)
+    keypoints.pixels[:, :, :, : len(NAMES)] = torch.nan
+    tracks = track_actors(cameras, keypoints, ACTOR)
+    assert np.isfinite(error(tracks, truth)[:, len(NAMES) :]).mean() > 0.98
+    assert np.nanquantile(error(tracks, truth), 0.99) < 0.06
+
+
 def test_a_keypoint_that_leaves_for_one_frame_is_not_trusted():
     cameras, truth = ring(3), person(60, 6)
     moved = truth.copy()
