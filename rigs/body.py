@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -128,7 +129,7 @@ class Body:
         for part, skin in (("skin", self.skin), ("keypoints", self.keypoints)):
             if skin is not None:
                 tensors |= {f"{part}.{f.name}": value for f in fields(skin) if (value := getattr(skin, f.name)) is not None}
-        facts = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), str | tuple)}
+        facts: dict[str, Any] = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), str | tuple)}
         facts["joints"] = [self.skeleton.names, self.skeleton.parents]
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -155,9 +156,9 @@ class Body:
             for part in ("skin", "keypoints")
             if f"{part}.rest" in tensors
         }
-        own = {k: t for k, t in tensors.items() if "." not in k}
-        words = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
-        return cls(skeleton=Skeleton(tuple(names), tuple(parents)), **own, **skins, **words)
+        values: dict[str, Any] = {k: t for k, t in tensors.items() if "." not in k} | skins
+        values |= {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
+        return cls(skeleton=Skeleton(tuple(names), tuple(parents)), **values)
 
     def keypoint_skin(self, names: Sequence[str]) -> Skin:
         """The named keypoints as material points."""

@@ -156,7 +156,8 @@ def assets(cache: Path | None = None) -> Assets:
         write(path, tensors, {k: v for k, v in vars(parsed).items() if not isinstance(v, Tensor)})
         return parsed
     tensors, facts = stored
-    return Assets(**tensors, **{k: tuple(v) for k, v in facts.items()})
+    fields: dict[str, Any] = {**tensors, **{k: tuple(v) for k, v in facts.items()}}
+    return Assets(**fields)
 
 
 def _parsed(data: Path) -> Assets:
