@@ -158,14 +158,18 @@ def demo(out: Positional[Path] = Path("demo"), /, frames: int = 90, seed: int = 
 
 
 def _stage(name: str, argv: Sequence[str]) -> None:
-    """One stage on a take, its settings as flags; defaults come from the take's settings.yaml."""
+    """One stage on a take, its settings as flags; what is not the default is kept in the take's settings.yaml."""
     from studio import pipeline
+    from studio.settings import save
 
     folder = next((Path(a) for a in argv if (Path(a) / "take.yaml").is_file()), None)
-    default = getattr(_config(folder, None), name)
+    whole = _config(folder, None)
+    default = getattr(whole, name)
 
     def verb(take: Path, config: Any, force: bool = False) -> None:
         opened = Take.open(take).checked()
+        if config != default:
+            save(replace(whole, **{name: config}), take / "settings.yaml")
         pipeline.step(opened, name, config, force)
 
     verb.__annotations__ = {"take": Positional[Path], "config": Annotated[type(default), arg(name="")], "force": bool}

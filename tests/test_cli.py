@@ -135,6 +135,7 @@ def test_a_stage_offers_its_settings_as_flags_and_takes_the_takes_own(footage, m
     assert call("fit", footage / "out", "--window", "99", "--force") == 0
     folder, name, config, force = asked[0]
     assert (folder, name, config.kernel, config.window, force) == (footage / "out", "fit", 2.5, 99, True)
+    assert yaml.safe_load((footage / "out/settings.yaml").read_text()) == {"fit": {"kernel": 2.5, "window": 99}}  # a later run agrees
 
 
 def test_cameras_are_converted_to_the_format_of_the_name(footage, capsys):
