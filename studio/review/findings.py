@@ -161,10 +161,10 @@ def _of_cameras(actor: Measured, limits: Thresholds) -> Iterator[Finding]:
         if shift["mm"] is not None and shift["mm"] > limits.shift_mm and shift["share"] > limits.shift_share:
             yield Finding(
                 "look",
-                f"Camera {name} seems to have moved since the calibration",
+                f"Camera {name} is off in one direction",
                 f"all its points are off by ({shift['x_px']:+.1f}, {shift['y_px']:+.1f}) px, {shift['mm']:.0f} mm at the actor",
                 f"{limits.shift_mm:.0f} mm in one direction",
-                "Calibrate again, or leave this camera out and compare.",
+                "It was moved after the calibration, or is out of step: check sync, calibrate again, or leave it out and compare.",
             )
         others = [v for c, v in late.items() if c != name]
         if name in late and len(others) >= 2 and abs(delay := late[name] - statistics.median(others)) > limits.late_frames:
