@@ -6,7 +6,10 @@ frames; every frame alone again; the whole stretch with smoothness; contacts fou
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -47,10 +50,12 @@ class FitConfig:
     """How far a planted foot may move, m; 0 switches contacts off."""
     key_frames: int = 48
     """Frames on which the shape is solved."""
-    window: int = 512
+    window: int = 256
     """Frames solved together; longer takes are cut into overlapping windows."""
     halo: int = 24
     """Overlap of windows, frames."""
+    workers: int = 0
+    """Windows solved at the same time on a CPU, one thread each; 0 for one a processor."""
 
 
 @dataclass(frozen=True)
@@ -244,17 +249,39 @@ def fit_actor(
     """Fit one person. A known `shape` is kept, else it is solved first. `advance` hears how many more frames are done."""
     config = config or FitConfig()
     fitter = Fitter(body, observed[slice(0, 1)], config)
-    if shape is None:
-        shape, shape_sigma = fitter.shape(observed)
-    else:
-        shape, shape_sigma = shape.to(fitter.device), torch.zeros_like(shape)
-    states, sigmas, contacts = [], [], []
-    for whole, kept in windows(len(observed), config.window, config.halo):
-        state, sigma, planted = fitter.stretch(observed[whole], shape)
-        states.append(state[kept])
-        sigmas.append(sigma[kept])
-        contacts.append(planted[kept])
-        advance(kept.stop - kept.start)
-    state = State.joined(states)
+    with one_thread():
+        if shape is None:
+            shape, shape_sigma = fitter.shape(observed)
+        else:
+            shape, shape_sigma = shape.to(fitter.device), torch.zeros_like(shape)
+        parts = list(_stretches(fitter, observed, shape, advance))
+    state = State.joined([p[0] for p in parts])
     state = replace(state, expression=state.expression.clamp(0, 1))
-    return Fitted(shape, shape_sigma, state, torch.cat(sigmas), torch.cat(contacts))
+    return Fitted(shape, shape_sigma, state, torch.cat([p[1] for p in parts]), torch.cat([p[2] for p in parts]))
+
+
+def _stretches(fitter: Fitter, observed: Source, shape: Tensor, advance: Callable[[int], None]) -> Iterator[tuple[State, Tensor, Tensor]]:
+    """Every window's own part of the result, in order; on a CPU several windows at once."""
+    config = fitter.config
+    cuts = list(windows(len(observed), config.window, config.halo))
+
+    def solve(cut: tuple[slice, slice]) -> tuple[State, Tensor, Tensor]:
+        whole, kept = cut
+        state, sigma, contacts = fitter.stretch(observed[whole], shape)
+        advance(kept.stop - kept.start)
+        return state[kept], sigma[kept], contacts[kept]
+
+    workers = 1 if fitter.device.type != "cpu" else config.workers or os.cpu_count() or 1
+    with ThreadPoolExecutor(min(workers, len(cuts))) as pool:
+        yield from pool.map(solve, cuts)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Small systems gain nothing from torch's own threads, and lose much when the machine is busy; windows run side by side instead."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
