@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -135,7 +136,7 @@ def performed(body: Body, controls: Controls, place: Float[Tensor, "2"], heading
 def _arm(anatomy: Anatomy, side: str, c: Callable[[str], Tensor], put: Callable[[str, Tensor], None]) -> None:
     """Clavicle, upper arm by direction and roll, elbow by its bend, forearm roll, wrist."""
     sign = 1.0 if side == "Left" else -1.0
-    x, y, z = torch.eye(3, dtype=torch.float64)
+    y = torch.eye(3, dtype=torch.float64)[1]
     shrug, raise_, front = c(f"{side}_shrug"), c(f"{side}_raise"), c(f"{side}_front")
     # A third of an arm's rise above the horizontal comes from the shoulder girdle.
     lift = shrug + 0.33 * torch.nn.functional.softplus((raise_ - 1.3) * 6) / 6
@@ -164,7 +165,7 @@ def _hand(anatomy: Anatomy, side: str, c: Callable[[str], Tensor], put: Callable
     for finger, fan, full in zip(FINGERS, (0.5, 0.16, 0.02, -0.10, -0.22), ((0.35, 0.7, 0.9), *((1.45, 1.7, 1.15),) * 4)):
         stem = f"{side}Hand{finger}"
         chain = [f"{side}Hand", f"{stem}1", f"{stem}2", f"{stem}3"]
-        bones = [anatomy.bone(a, b) for a, b in zip(chain, chain[1:])]
+        bones = [anatomy.bone(a, b) for a, b in pairwise(chain)]
         bones.append(bones[-1])
         inward = palm if finger != "Thumb" else unit(anatomy.bone(f"{stem}2", f"{side}HandPinky1") + 0.3 * palm)
         curl = c(f"{side}_{finger}")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from studio.values import Stored
 from studio.video import VideoWriter
-from studio.virtual.motion import sway
+from studio.virtual.actions import sway
 from studio.virtual.room import key_falloff, sampled
 from studio.virtual.scene import View, developed
 
@@ -81,7 +81,7 @@ def render_board(folder: Path, config: VirtualCapture) -> Path:
         view = View(cameras[c], room)
         with VideoWriter(path, config.width, config.height, config.fps, crf=config.crf) as video:
             for t in track(range(config.frames), f"board {name}", transient=True):
-                light = view.everywhere + view.key
+                light = view.empty.copy()
                 lay_board(light, view, texture, truth.R_world_board[t].numpy(), truth.position[t].numpy())
                 video.write(developed(light, config.noise, (config.seed, 1000 + c, t)))
     return folder
@@ -158,5 +158,5 @@ def lay_board(
     to_key = view.room.key - (position + R_world_board @ np.array([*extent / 2, 0]))
     square = float(to_key @ to_key)
     normal = -R_world_board[:, 2] if front else R_world_board[:, 2]
-    strength = 0.6 + float(key_falloff(np.float64(square))) * max(0.0, float(normal @ to_key) / square**0.5)
+    strength = 0.6 + float(key_falloff(np.array(square))) * max(0.0, float(normal @ to_key) / square**0.5)
     light[rows, columns] = (light[rows, columns] * (1 - share[..., None]) + total * strength).astype(np.float32)

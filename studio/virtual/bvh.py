@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -216,7 +217,7 @@ def _rest_fixes(anatomy: Anatomy, source: Bvh, joints: dict[str, int]) -> dict[s
     fixes = {name: torch.eye(3, dtype=torch.float64) for name in joints}
     for side in SIDES:
         for chain in (("Arm", "ForeArm", "Hand"), ("UpLeg", "Leg", "Foot")):
-            for a, b in zip(chain, chain[1:]):
+            for a, b in pairwise(chain):
                 if side + a in joints and side + b in joints:
                     bone = unit(Z_UP @ source.offsets[joints[side + b]])
                     fixes[side + a] = between(anatomy.bone(side + a, side + b), bone)

@@ -51,7 +51,7 @@ class VirtualCapture:
     seed: int = 0
     """Decides people, clothes, motion, cameras, room and noise."""
     motion: str = "mixed"
-    """A script's name (`studio.virtual.motion.ACTIONS`), "mixed", or the path of a .bvh file."""
+    """A script's name (`studio.virtual.actions.ACTIONS`), "mixed", or the path of a .bvh file."""
     distortion: bool = True
     noise: float = 1.8
     """Standard deviation of the sensor's noise, grey levels of 255."""
@@ -96,7 +96,7 @@ class VirtualCapture:
 
     def camera_ring(self) -> Cameras:
         """The cameras of the capture."""
-        return ring(self.cameras, self.width, self.height, self.seed, 3.5 + 1.2 * self.spread, 0.75 + self.spread, self.distortion)
+        return ring(self.cameras, self.width, self.height, self.seed, 3.5 + 1.2 * self.spread, 0.5 + self.spread, self.distortion)
 
     def room(self) -> Room:
         """The room of the capture; larger than the ring."""
@@ -150,10 +150,8 @@ def render_capture(folder: Path, config: VirtualCapture) -> Path:
         from studio.virtual.board import render_board
 
         render_board(folder / "calibration", config)
-    images = len(missing) * config.frames
-    tell(
-        f"virtual: {len(cameras)} cameras, {config.frames} frames, {config.people} people; {images:,} images in {time.perf_counter() - began:.0f} s"
-    )
+    images, seconds = len(missing) * config.frames, time.perf_counter() - began
+    tell(f"virtual: {len(cameras)} cameras, {config.frames} frames, {config.people} people; {images:,} images in {seconds:.0f} s")
     return folder
 
 

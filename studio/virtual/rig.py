@@ -13,11 +13,11 @@ from calibration.cameras import Cameras
 
 TARGET_HEIGHT = 1.02
 """What the cameras look at, m above the floor: the middle of a person with one arm raised."""
-REACH = 2.12
+REACH = 2.05
 """Height that must stay in view, m: a raised hand."""
 
 
-def ring(count: int, width: int, height: int, seed: int = 0, radius: float = 3.5, volume: float = 0.75, distortion: bool = True) -> Cameras:
+def ring(count: int, width: int, height: int, seed: int = 0, radius: float = 3.5, volume: float = 0.5, distortion: bool = True) -> Cameras:
     """`count` cameras named cam01, cam02, ... on a jittered ring of `radius` m, 1.2 to 2.6 m high, looking inwards.
 
     Every lens is as long as it can be while a cylinder of `volume` m radius and `REACH` m height stays on the image.

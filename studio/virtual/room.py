@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int
 
+from studio.virtual.rays import single
+
 TEXELS = 1536
 """Texture side of each surface."""
 HEIGHT = 3.4
@@ -34,13 +36,13 @@ class Room:
         key = np.array([1.9 * np.cos(angle), 1.9 * np.sin(angle), HEIGHT - 0.1], np.float32)
         walls = [_wall(rng, half) for _ in range(4)]
         ceiling = np.full((TEXELS, TEXELS, 3), 0.7, np.float32)
-        return cls(half, (_floor(rng, half), ceiling, *walls), key, key * np.float32([-0.9, -0.9, 0.8]))
+        return cls(half, (_floor(rng, half), ceiling, *walls), key, key * single([-0.9, -0.9, 0.8]))
 
     def hits(
         self, origin: Float[np.ndarray, "3"], rays: Float[np.ndarray, "... 3"]
     ) -> tuple[Float[np.ndarray, "... 3"], Int[np.ndarray, "..."]]:
         """Where rays from inside the room meet it (world, m), and which surface."""
-        limits = np.float32([[self.half, self.half, HEIGHT], [-self.half, -self.half, 0]])
+        limits = single([[self.half, self.half, HEIGHT], [-self.half, -self.half, 0]])
         with np.errstate(divide="ignore", invalid="ignore"):
             reach = np.where(rays > 0, limits[0] - origin, limits[1] - origin) / rays
         reach = np.where(np.isfinite(reach), reach, np.inf)
@@ -55,7 +57,7 @@ class Room:
     ) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]:
         """Linear light that leaves the room's points towards any eye: from everywhere, and from the key lamp alone."""
         albedo = np.zeros_like(points)
-        normals = np.float32([[0, 0, 1], [0, 0, -1], [-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0]])
+        normals = single([[0, 0, 1], [0, 0, -1], [-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0]])
         for s in np.unique(surface):
             here = surface == s
             p = points[here]
@@ -102,7 +104,7 @@ def cloud(rng: np.random.Generator, side: int, octaves: tuple[int, ...]) -> Floa
 def _floor(rng: np.random.Generator, half: float) -> Float[np.ndarray, "N N 3"]:
     metre = TEXELS / (2 * half)
     y, x = np.mgrid[:TEXELS, :TEXELS].astype(np.float32) / metre
-    base = np.float32(rng.uniform([0.20, 0.16, 0.12], [0.36, 0.30, 0.26]))
+    base = single(rng.uniform([0.20, 0.16, 0.12], [0.36, 0.30, 0.26]))
     plank = np.floor(x / 0.18).astype(int)
     row = np.floor(y / 1.3 + 0.37 * plank).astype(int)
     tone = rng.uniform(0.75, 1.2, (64, 64)).astype(np.float32)[plank % 64, row % 64]
@@ -113,7 +115,7 @@ def _floor(rng: np.random.Generator, half: float) -> Float[np.ndarray, "N N 3"]:
 
 
 def _wall(rng: np.random.Generator, half: float) -> Float[np.ndarray, "N N 3"]:
-    base = np.float32(rng.uniform(0.30, 0.55) * (1 + rng.uniform(-0.14, 0.14, 3)))
+    base = single(rng.uniform(0.30, 0.55) * (1 + rng.uniform(-0.14, 0.14, 3)))
     wall = base * (1 + 0.05 * cloud(rng, TEXELS, (6, 40, 200)))[..., None]
     wall[int(TEXELS * 0.965) :] *= 0.35
     across, up = TEXELS / (2 * half), TEXELS / HEIGHT

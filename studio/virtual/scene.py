@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import open3d as o3d
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from scipy import sparse
@@ -18,6 +17,7 @@ from scipy import sparse
 from calibration.cameras import Cameras
 from rigs.body import Body
 from studio.virtual.looks import Look
+from studio.virtual.rays import Hits, Meshes
 from studio.virtual.room import Room, key_falloff, sampled
 
 SUBPIXELS = ((-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
@@ -66,18 +66,6 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Hits:
-    """What rays meet among the people; person is -1 where a ray meets none."""
-
-    person: Int[np.ndarray, "..."]
-    triangle: Int[np.ndarray, "..."]
-    corner: Float[np.ndarray, "... 3"]
-    """Barycentric coordinates."""
-    distance: Float[np.ndarray, "..."]
-    """m along the ray; infinite where a ray meets no person."""
-
-
-@dataclass(frozen=True)
 class Crowd:
     """All people at one moment."""
 
@@ -85,18 +73,15 @@ class Crowd:
     vertices: Float[np.ndarray, "M 3"]
     """Rendered surfaces of all figures, one after the other, m."""
     normals: Float[np.ndarray, "M 3"]
-    scene: o3d.t.geometry.RaycastingScene
+    meshes: Meshes
 
     @classmethod
     def posed(cls, figures: tuple[Figure, ...], skins: list[Float[np.ndarray, "V 3"]]) -> Crowd:
         """Figures whose skins lie at the given vertices."""
         surfaces = [f.surface(np.ascontiguousarray(v, np.float32)) for f, v in zip(figures, skins, strict=True)]
         vertices = np.concatenate([s[0] for s in surfaces])
-        starts = np.cumsum([0] + [len(s[0]) for s in surfaces[:-1]])
-        scene = o3d.t.geometry.RaycastingScene(nthreads=1)
-        for figure, start, (points, _) in zip(figures, starts, surfaces):
-            scene.add_triangles(o3d.core.Tensor(vertices[start : start + len(points)]), o3d.core.Tensor(figure.triangles.astype(np.uint32)))
-        return cls(figures, vertices, np.concatenate([s[1] for s in surfaces]), scene)
+        meshes = Meshes([(points, f.triangles) for f, (points, _) in zip(figures, surfaces)])
+        return cls(figures, vertices, np.concatenate([s[1] for s in surfaces]), meshes)
 
     def offset(self, person: int) -> int:
         """Where a figure's vertices start."""
@@ -104,34 +89,22 @@ class Crowd:
 
     def cast(self, origin: Float[np.ndarray, "3"], rays: Float[np.ndarray, "... 3"]) -> Hits:
         """What unit rays from one point meet."""
-        both = np.empty((*rays.shape[:-1], 6), np.float32)
-        both[..., :3], both[..., 3:] = origin, rays
-        found = self.scene.cast_rays(o3d.core.Tensor(both), nthreads=1)
-        distance = found["t_hit"].numpy()
-        uv = found["primitive_uvs"].numpy()
-        person = np.where(np.isfinite(distance), found["geometry_ids"].numpy().astype(np.int64), -1)
-        corner = np.concatenate([1 - uv.sum(-1, keepdims=True), uv], -1)
-        return Hits(person, found["primitive_ids"].numpy().astype(np.int64), corner, distance)
+        return self.meshes.cast(origin, rays)
 
     def shaded_from(self, lamp: Float[np.ndarray, "... 3"], points: Float[np.ndarray, "... 3"]) -> Bool[np.ndarray, "..."]:
         """Whether somebody stands between the points and the lamp."""
-        way = lamp - points
-        rays = np.concatenate([points, way], -1).astype(np.float32)
-        return self.scene.test_occlusions(o3d.core.Tensor(rays), tnear=0.002, tfar=1.0, nthreads=1).numpy()
+        return self.meshes.blocked(points, lamp - points, near=0.002)
 
 
 def _openness(vertices: Float[np.ndarray, "V 3"], normals: Float[np.ndarray, "V 3"], F: Int[np.ndarray, "F 3"]) -> Float[np.ndarray, "V"]:
     """Share of 48 cosine-spread rays of 7 cm that leave the body freely: creases, eye sockets and nostrils are darker."""
-    scene = o3d.t.geometry.RaycastingScene(nthreads=1)
-    scene.add_triangles(o3d.core.Tensor(vertices), o3d.core.Tensor(F.astype(np.uint32)))
     rng = np.random.default_rng(0)
     sphere = rng.standard_normal((48, 3)).astype(np.float32)
     sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
     ray = normals[:, None] * 1.001 + sphere
     ray /= np.linalg.norm(ray, axis=-1, keepdims=True)
-    start = np.broadcast_to(vertices[:, None] + 0.002 * normals[:, None], ray.shape)
-    rays = np.concatenate([start, ray], -1).astype(np.float32)
-    return 1 - scene.test_occlusions(o3d.core.Tensor(rays), tfar=0.07, nthreads=1).numpy().mean(1).astype(np.float32)
+    start = vertices[:, None] + 0.002 * normals[:, None]
+    return 1 - Meshes([(vertices, F)]).blocked(start, ray, far=0.07).mean(1).astype(np.float32)
 
 
 class View:
@@ -145,9 +118,11 @@ class View:
         x, y = torch.meshgrid(torch.arange(self.width, dtype=torch.float64), torch.arange(self.height, dtype=torch.float64), indexing="xy")
         self.rays = camera.ray(torch.stack([x, y], -1)[None])[0].numpy().astype(np.float32)
         # Over a third of a pixel the lens is as good as linear.
-        self.down, self.right = np.gradient(self.rays, axis=(0, 1))
+        down, right = np.gradient(self.rays, axis=(0, 1))
+        self.down, self.right = np.asarray(down, np.float32), np.asarray(right, np.float32)
         self.points, self.surface = room.hits(self.origin, self.rays)
         self.everywhere, self.key = self._empty_room()
+        self.empty = self.everywhere + self.key
         self.distance = np.linalg.norm(self.points - self.origin, axis=-1)
 
     def _empty_room(self) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W 3"]]:
@@ -170,7 +145,7 @@ class View:
 
     def radiance(self, crowd: Crowd) -> Float[np.ndarray, "H W 3"]:
         """Linear light at every pixel."""
-        image = self.everywhere + self.key
+        image = self.empty.copy()
         self._add_shadows(image, crowd)
         for person in range(len(crowd.figures)):
             start = crowd.offset(person)
@@ -218,7 +193,7 @@ class View:
         image[box][solid] = self._shaded(crowd, hits, rays, solid)
         edge = _edges(hits)
         total = np.zeros((int(edge.sum()), 3), np.float32)
-        behind = (self.everywhere + self.key)[box][edge]
+        behind = self.empty[box][edge]
         for dx, dy in SUBPIXELS:
             aside = rays[edge] + dx * self.right[box][edge] + dy * self.down[box][edge]
             aside = aside / np.linalg.norm(aside, axis=-1, keepdims=True)

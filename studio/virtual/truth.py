@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import open3d as o3d
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -16,6 +15,7 @@ from rigs.body import Body, Posed
 from rigs.keypoints import COCO_WHOLEBODY
 from studio.values import Stored
 from studio.virtual.anatomy import SIDES, Performance
+from studio.virtual.rays import Meshes
 from studio.virtual.scene import Crowd, Figure
 
 PLANTED_HEIGHT, PLANTED_SPEED = 0.012, 0.06
@@ -142,7 +142,7 @@ def seen_points(
     way = points - origin
     far = np.linalg.norm(way, axis=-1)
     hits = crowd.cast(origin, np.nan_to_num(way / far[..., None]).astype(np.float32))
-    tolerance = 1.5 * depth + 0.008
+    tolerance = 1.7 * depth + 0.008
     seen = (hits.person == np.arange(len(points))[:, None]) & (far - hits.distance < tolerance) & np.isfinite(far)
     for a, figure in enumerate(crowd.figures):
         hit = hits.person[a] == a
@@ -158,7 +158,5 @@ def _rest_places(figure: Figure) -> tuple[Float[np.ndarray, "K 3"], Float[np.nda
     rest = np.full((len(COCO_WHOLEBODY), 3), np.nan, np.float32)
     known = [n for n in COCO_WHOLEBODY if n in body.keypoint_names]
     rest[[COCO_WHOLEBODY.index(n) for n in known]] = body.keypoint_skin(known).rest.numpy()
-    scene = o3d.t.geometry.RaycastingScene(nthreads=1)
-    scene.add_triangles(o3d.core.Tensor(figure.rest), o3d.core.Tensor(figure.triangles.astype(np.uint32)))
-    depth = scene.compute_distance(o3d.core.Tensor(np.nan_to_num(rest)), nthreads=1).numpy()
+    depth = Meshes([(figure.rest, figure.triangles)]).gap(np.nan_to_num(rest))
     return rest, np.where(np.isnan(rest[:, 0]), np.nan, depth)
