@@ -465,12 +465,13 @@ def wait(until, seconds=40):
 
 
 def test_the_page_plays_offline_in_a_browser_without_a_complaint(studio_floor, tmp_path):
-    page = report(staged(studio_floor, tmp_path / "played"), ReportConfig(thumbnails=2, thumbnail_px=300))
+    page = report(staged(studio_floor, tmp_path / "played"), ReportConfig(thumbnails=14, thumbnail_px=300))
     browser = Browser(tmp_path)
     try:
         browser.ask("Page.navigate", url=page.as_uri())
         wait(lambda: browser.value("document.readyState") == "complete")
-        assert browser.value("document.documentElement.scrollWidth <= innerWidth")
+        assert browser.value("[...document.querySelectorAll('.strip')].every(s => s.scrollWidth > s.clientWidth)")  # strips scroll
+        assert browser.value("document.documentElement.scrollWidth <= innerWidth")  # the page does not
         browser.value("document.querySelector('iframe').scrollIntoView({block: 'center', behavior: 'instant'})")
 
         def actor_is_drawn():
