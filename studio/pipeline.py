@@ -56,7 +56,8 @@ def run(take: Take, config: Config | None = None, force: bool = False) -> Path:
 def step(take: Take, name: str, config: Any, force: bool = False) -> Path:
     """Run one stage unless what it makes is fresh; the path of what it makes."""
     inputs, outputs = reads(take, name, config), makes(take, name)
-    recipe = {"take": take.facts, "config": config, "studio": studio.__version__}
+    settings = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "workers"}  # how many work changes no result
+    recipe = {"take": take.facts, "config": settings, "studio": studio.__version__}
     if missing := [p for p in inputs if not p.exists()]:
         raise FileNotFoundError(f"{missing[0]}: the stage `{name}` needs it; run `studio run {take.folder}`, which makes it first")
     if not force and any(p.exists() for p in outputs) and all(fresh(p, inputs, recipe) for p in outputs):

@@ -15,6 +15,7 @@ from studio.take import Take
 class Tiny:
     word: str = "a"
     source: Path | None = None
+    workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def test_a_changed_setting_repeats_its_stage_and_what_follows_from_it(take, ran)
     pipeline.run(take, TinyConfig(fit=Tiny("b")))
     assert ran == ["fit", "export", "report"]
     ran.clear()
+    pipeline.run(take, TinyConfig(fit=Tiny("b", workers=3)))
+    assert ran == []  # how many processes work changes no result
     pipeline.run(take, TinyConfig(fit=Tiny("b"), export=Tiny("b")))
     assert ran == ["export"]  # nothing in the report comes from the exported files
 
