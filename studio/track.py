@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from rich.console import Console
@@ -46,8 +47,9 @@ class TrackConfig:
     chunk: int = 256
     """Frames worked on at a time."""
     identity: IdentityConfig = field(default_factory=IdentityConfig)
-    swap: SwapConfig | None = field(default_factory=SwapConfig)
-    """None leaves left and right as the network named them."""
+    exchange: bool = True
+    """Whether to find views that exchanged left and right; otherwise they stay as the network named them."""
+    swap: SwapConfig = field(default_factory=SwapConfig)
 
 
 def track(take: Take, config: TrackConfig | None = None) -> Path:
@@ -188,7 +190,7 @@ def _loosened(cameras: Cameras, sigma: Tensor, place: Float[Tensor, "T 3"], plac
 
 def _sort_sides(cameras: Cameras, keypoints: Keypoints2D, tracks: Tracks3D, a: int, place: Tensor, config: TrackConfig) -> None:
     """Find an actor's exchanged limbs (in `tracks`). Only the body's points are compared, so only they are copied for the whole take."""
-    if config.swap is None or tracks.exchanged is None:
+    if not config.exchange or tracks.exchanged is None or not keypoints.frames:
         return
     few = [k for k, n in enumerate(tracks.keypoints) if not any(part in n for part in ("face-", "hand", "finger", "thumb"))]
     names = tuple(tracks.keypoints[k] for k in few)
@@ -271,5 +273,11 @@ def _summary(cameras: Cameras, keypoints: Keypoints2D, tracks: Tracks3D, apart: 
     error = torch.stack(errors)
     median = error[torch.isfinite(error)].median().item() if torch.isfinite(error).any() else None
     own = {n: v for n, v in zip(cameras.names, (apart.flatten(1) * 1e3).nanmedian(1).values.tolist()) if v == v}
+    for name, mm in own.items():
+        if mm > max(100, 2 * float(np.median(list(own.values())))):
+            warnings.append(
+                f"camera {name!r}: the 3D body that the network sees there is {mm:.0f} mm from what all views give; "
+                "is its person hidden, or the camera moved?"
+            )
     numbers = {"reprojection_px": median, "swapped_views": int(tracks.swapped.sum()), "own_skeleton_mm": own}
     return warnings, numbers

@@ -149,7 +149,7 @@ def test_a_wrong_swap_in_one_view_does_not_survive_three_agreeing_views(seed):
     assert (tracks.swapped[:, :, 0].numpy() == swapped).mean() > 0.99
     assert np.isfinite(error(tracks, truth)).mean() > 0.995
     assert np.nanquantile(error(tracks, truth), 0.999) < 0.05
-    ignored = track_actors(cameras, keypoints, ACTOR, TrackConfig(swap=None))
+    ignored = track_actors(cameras, keypoints, ACTOR, TrackConfig(exchange=False))
     assert ignored.trusted.float().mean() < tracks.trusted.float().mean() - 0.05  # the swaps are there to be found
 
 
@@ -262,7 +262,7 @@ def test_someone_whom_one_view_alone_saw_for_a_while_is_met_again(seed):
     keypoints, order = shuffled(seen(cameras, people, seed), seed)
     for t in range(30, 60):
         keypoints.pixels[1, t, order[1, t, 0]] = torch.nan
-    tracks = track_actors(cameras, keypoints, ("a", "b"), TrackConfig(swap=None))
+    tracks = track_actors(cameras, keypoints, ("a", "b"), TrackConfig(exchange=False))
     owner = [int(np.nanargmin([np.nanmedian(error(tracks, p, a)) for p in people])) for a in range(2)]
     assert sorted(owner) == [0, 1]
     a = owner.index(0)
@@ -359,6 +359,13 @@ def test_nothing_seen_gives_empty_tracks_and_a_clear_message(tmp_path, capsys):
     assert bool((tracks.detection == -1).all())
     assert not tracks.trusted.any()
     assert "nobody was found in two views at once" in " ".join(capsys.readouterr().out.split())
+
+
+def test_no_frames_give_no_tracks():
+    cameras = ring(3)
+    keypoints = seen(cameras, [person(5, 0)], 0)
+    empty = {k: getattr(keypoints, k)[:, :0] for k in ("pixels", "sigma", "confidence")}
+    assert track_actors(cameras, replace(keypoints, **empty), ACTOR).points.shape == (0, 1, len(NAMES), 3)
 
 
 def test_chunks_do_not_change_the_result():
