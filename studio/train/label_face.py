@@ -2,18 +2,21 @@
 rigs/presets/makehuman/keypoints.txt.
 
 No table from a face network's points to MakeHuman's mesh exists. So heads of several people are rendered from several sides,
-MediaPipe's face mesh looks at them, and each of its points is cast back onto the mesh as (triangle, barycentric). All people
-share one mesh, so the hits are carried to the mean person, their median is taken, made symmetric and put on the surface.
+with several expressions, MediaPipe's face mesh looks at them, and each of its points is cast back onto the mesh as (triangle,
+barycentric). All people share one mesh, so the hits are carried to the mean person; their medians, made symmetric, are where the
+points are seen in each expression. The point of the skin that stays nearest through all of them is the label: without the
+closed eyes a lid's edge would be taken for the fold above it, which moves far less.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import mediapipe
 import numpy as np
 import open3d
 import torch
+from mediapipe.python.solutions.face_mesh import FaceMesh
+from open3d.core import Tensor
 
 from rigs import makehuman
 from rigs.body import Body
@@ -27,6 +30,15 @@ YAWS, PITCHES = (-45, -30, -15, 0, 15, 30, 45), (-8, 8)
 """Views, degrees; the person's left cheek shows at positive yaw."""
 OUTLINE = {0: -1, 1: -1, 2: -1, 3: -1, 4: -1, 5: -1, 11: 1, 12: 1, 13: 1, 14: 1, 15: 1, 16: 1}
 """Face points on the cheeks and the side that shows them. Elsewhere they lie on the outline, and a ray hits the cheek before it."""
+EXPRESSIONS: tuple[dict[str, float], ...] = (
+    {},
+    {"eyeBlinkLeft": 1, "eyeBlinkRight": 1},
+    {"jawOpen": 0.6},
+    {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8},
+)
+"""Faces made, the neutral one first; the others are looked at from the front only."""
+NEAR = 0.012
+"""The label is sought this far around where the point is seen in the neutral face, m."""
 SIZE, FIELD = 640, 16.0
 DISTANCE = 1.6
 STEEPEST = 0.35
@@ -37,8 +49,8 @@ SKIN = np.array([0.85, 0.66, 0.55])
 class Head:
     """A person's head to look at."""
 
-    def __init__(self, body: Body, colours: Array) -> None:
-        self.vertices, self.triangles = body.skin.rest.numpy().astype(np.float32), body.triangles.numpy()
+    def __init__(self, body: Body, colours: Array, expression: dict[str, float]) -> None:
+        self.vertices, self.triangles = with_expression(body, expression), body.triangles.numpy()
         self.colours = colours
         self.centre = self.vertices[body.parts.numpy() == 0].mean(0) + [0, -0.02, 0.01] if body.parts is not None else self.vertices.mean(0)
         mesh = open3d.geometry.TriangleMesh(
@@ -47,7 +59,7 @@ class Head:
         mesh.compute_vertex_normals()
         self.normals = np.asarray(mesh.vertex_normals)
         self.scene = open3d.t.geometry.RaycastingScene()
-        self.scene.add_triangles(open3d.core.Tensor(self.vertices), open3d.core.Tensor(self.triangles.astype(np.uint32)))
+        self.scene.add_triangles(Tensor.from_numpy(self.vertices), Tensor.from_numpy(self.triangles.astype(np.uint32)))
 
     def rays(self, yaw: float, pitch: float, pixels: Array) -> Array:
         """Origin and unit direction through each pixel of a camera in front of the face, turned by the two angles."""
@@ -62,7 +74,7 @@ class Head:
 
     def cast(self, rays: Array) -> tuple[Array, Array, Array]:
         """Triangle (-1: none), barycentric weights and cosine of incidence of each ray's hit."""
-        answer = self.scene.cast_rays(open3d.core.Tensor(rays))
+        answer = self.scene.cast_rays(Tensor.from_numpy(rays))
         triangle = np.where(np.isfinite(answer["t_hit"].numpy()), answer["primitive_ids"].numpy().astype(np.int64), -1)
         uv = answer["primitive_uvs"].numpy()
         mix = np.concatenate([1 - uv.sum(-1, keepdims=True), uv], -1)
@@ -91,17 +103,25 @@ def painted(body: Body) -> Array:
     return colours
 
 
-def hits(body: Body) -> Array:
+def with_expression(body: Body, expression: dict[str, float]) -> Array:
+    """Vertices at rest with an expression, m."""
+    units = torch.zeros(len(body.expression_names))
+    for name, value in expression.items():
+        units[body.expression_names.index(name)] = value
+    return (body.skin.rest + body.skin.expression_basis @ units).numpy()
+
+
+def hits(body: Body, expression: dict[str, float]) -> Array:
     """Where each face point was seen, carried to the mean person, m: (views, 68, 3), NaN where not."""
-    mean, triangles, colours, found = body.skin.rest.numpy(), body.triangles.numpy(), painted(body), []
+    mean, triangles, colours, found = with_expression(body, expression), body.triangles.numpy(), painted(body), []
     # A point on the jaw's edge may be seen just past it, on the neck.
     on_head = body.skin.weights[:, [body.skeleton.index(n) for n in ("Head", "Jaw", "LeftEye", "RightEye")]].sum(1).numpy() > 0.6
-    with mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True, max_num_faces=1) as network:
+    with FaceMesh(static_image_mode=True, max_num_faces=1) as network:
         for seed in SEEDS:
-            head = Head(makehuman.individual(seed), colours)
-            for yaw in YAWS:
+            head = Head(makehuman.individual(seed), colours, expression)
+            for yaw in (y for y in YAWS if not expression or abs(y) <= 15):
                 for pitch in PITCHES:
-                    answer = network.process(head.picture(yaw, pitch)).multi_face_landmarks
+                    answer = network.process(head.picture(yaw, pitch)).multi_face_landmarks  # type: ignore[attr-defined]
                     if not answer:
                         continue
                     pixels = np.array([[answer[0].landmark[i].x, answer[0].landmark[i].y] for i in FACE_MESH]) * SIZE - 0.5
@@ -113,30 +133,41 @@ def hits(body: Body) -> Array:
     return np.stack(found)
 
 
-def on_surface(points: Array, body: Body) -> list[tuple[Array, Array]]:
-    """Vertices and barycentric weights of the nearest point of the body's outer surface to each point."""
+def nearest(seen: Array, body: Body) -> list[tuple[Array, Array]]:
+    """Vertices and barycentric weights of the points of the outer skin nearest to where each was seen (X 68 3) in every expression."""
     outside = body.triangles.numpy()[(assets().base_index[body.triangles] < 13380).all(1).numpy()]
-    scene = open3d.t.geometry.RaycastingScene()
-    scene.add_triangles(open3d.core.Tensor(body.skin.rest.numpy()), open3d.core.Tensor(outside.astype(np.uint32)))
-    answer = scene.compute_closest_points(open3d.core.Tensor(points.astype(np.float32)))
-    uv = answer["primitive_uvs"].numpy()
-    return list(zip(outside[answer["primitive_ids"].numpy().astype(int)], np.concatenate([1 - uv.sum(-1, keepdims=True), uv], -1)))
+    faces = np.stack([with_expression(body, e) for e in EXPRESSIONS])
+    steps = np.array([(i, j, 6 - i - j) for i in range(7) for j in range(7 - i)]) / 6
+    labels = []
+    for k in range(68):
+        around = outside[np.linalg.norm(faces[0][outside].mean(1) - seen[0, k], axis=-1) < NEAR]
+        candidates = np.einsum("sc,xtcd->xtsd", steps, faces[:, around])
+        distance = np.square(candidates - seen[:, None, None, k]).sum(-1)
+        # What was never seen with an expression (the cheeks' outline) is decided by the neutral face.
+        cost = np.where(np.isnan(distance), 0, distance).sum(0)
+        t, s = np.unravel_index(cost.argmin(), cost.shape)
+        labels.append((around[t], steps[s]))
+    return labels
 
 
 def main() -> None:
     """Label, and rewrite the face lines of the keypoint file."""
     torch.set_num_threads(1)
     body = makehuman.load()
-    seen = hits(body)
-    middle = np.nanmedian(seen, 0)
-    mirror = middle[list(mirrored(FACE))] * (-1, 1, 1)
-    spread = np.nanmedian(np.linalg.norm(seen - middle, axis=-1), 0) * 1e3
-    worst = FACE[int(spread.argmax())]
-    print(f"{len(seen)} views; scatter over views and people {np.median(spread):.1f} mm median, {spread.max():.1f} mm worst ({worst})")
-    print(f"left against right {np.linalg.norm(middle - mirror, axis=-1).mean() * 1e3:.1f} mm mean")
+    seen = []
+    for expression in EXPRESSIONS:
+        views = hits(body, expression)
+        middle = np.nanmedian(views, 0)
+        mirror = middle[list(mirrored(FACE))] * (-1, 1, 1)
+        spread = np.nanmedian(np.linalg.norm(views - middle, axis=-1), 0) * 1e3
+        worst = FACE[int(np.nanargmax(spread))]
+        print(f"{expression or 'neutral'}: {len(views)} views")
+        print(f"  scatter {np.nanmedian(spread):.1f} mm median, {np.nanmax(spread):.1f} mm worst ({worst})")
+        print(f"  left against right {np.nanmean(np.linalg.norm(middle - mirror, axis=-1)) * 1e3:.1f} mm mean")
+        seen.append((middle + mirror) / 2)
     base = assets().base_index.numpy()
     lines = [line for line in preset("keypoints.txt").read_text().splitlines() if not line.startswith("face-")]
-    for name, (corner, mix) in zip(FACE, on_surface((middle + mirror) / 2, body)):
+    for name, (corner, mix) in zip(FACE, nearest(np.stack(seen), body)):
         lines.append(f"{name} " + " ".join(f"{base[v]}:{w:.4f}" for v, w in zip(corner, mix)))
     path: Path = preset("keypoints.txt")
     temporary = path.with_name(path.name + ".partial")
