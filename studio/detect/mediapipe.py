@@ -13,13 +13,15 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from studio.detect.landmarks import FaceSight, HandSight, Sight, hands_alone, pixels_per_metre, whole_body
 from studio.detect.networks import Networks, PoseSight
 from studio.detect.parts import PRESENT, face_of, hands_of, lone_hands, next_regions
 from studio.detect.regions import Array, Region, around_body, around_face, around_hand, halvings, paste
 
+JOINTS = [0, *range(11, 17), *range(23, 29)]
+"""Pose landmarks: nose, then shoulders, elbows, wrists, hips, knees, ankles."""
 Pyramid = list[UInt8[Array, "H W 3"]]
 
 
@@ -81,11 +83,22 @@ class Mediapipe:
             if body.presence >= PRESENT:  # the second look starts from the landmarks' own, better region
                 body = self._body(pyramid, around_body(*body.anchors))
             known = any(_same(body, person.body) for person in self._persons.values())
-            if known or not _credible(body, pyramid[0].shape):
+            if known or not self._is_new(pyramid, body):
                 continue
             slot = self._free_slot(body.region.size)
             if slot is not None:
                 self._persons[slot] = _Person(body)
+
+    def _is_new(self, pyramid: Pyramid, body: PoseSight) -> bool:
+        """Whether to begin following: most of a body is clearly seen, or part of it with a face.
+
+        An arm alone makes the network imagine a body to it.
+        """
+        seen = _seen_joints(body, pyramid[0].shape)
+        if not _credible(body, pyramid[0].shape):
+            return False
+        clear = int(seen.sum()) >= 9 and float(np.median(body.visibility[JOINTS])) >= 0.8
+        return clear or face_of(self._networks, pyramid, body, None) is not None
 
     def _free_slot(self, size: float) -> int | None:
         free = [slot for slot in range(self._people) if slot not in self._persons]
@@ -162,11 +175,15 @@ def _same(a: PoseSight, b: PoseSight) -> bool:
     return float(np.median(gap)) < 0.04 * min(a.region.size, b.region.size)
 
 
+def _seen_joints(body: PoseSight, shape: tuple[int, ...]) -> Bool[Array, "13"]:
+    """Which of nose, limb joints and shoulders are believed visible and lie in the image (height, width)."""
+    x, y = body.points[JOINTS].T
+    return (body.visibility[JOINTS] > 0.5) & (x >= 0) & (y >= 0) & (x < shape[1]) & (y < shape[0])
+
+
 def _credible(body: PoseSight, shape: tuple[int, ...]) -> bool:
-    """Whether enough of a body is in the image (height, width) to be more than an arm with a body imagined to it."""
-    joints = [0, *range(11, 17), *range(23, 29)]
-    x, y = body.points[joints].T
-    seen = (body.visibility[joints] > 0.5) & (x >= 0) & (y >= 0) & (x < shape[1]) & (y < shape[0])
+    """Whether enough of a body is still seen to go on following it."""
+    seen = _seen_joints(body, shape)
     return body.presence >= PRESENT and (int(seen.sum()) >= 5 or bool(seen[:3].all()))  # head and shoulders do
 
 
