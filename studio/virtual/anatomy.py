@@ -168,7 +168,7 @@ def _hand(anatomy: Anatomy, side: str, c: Callable[[str], Tensor], put: Callable
         bones = [anatomy.bone(a, b) for a, b in pairwise(chain)]
         bones.append(bones[-1])
         inward = palm if finger != "Thumb" else unit(anatomy.bone(f"{stem}2", f"{side}HandPinky1") + 0.3 * palm)
-        curl = c(f"{side}_{finger}")
+        curl = c(f"{side}_{finger}").clamp(-0.08, 1.12)
         for i in range(3):
             axis = unit(torch.linalg.cross(bones[i + 1], inward))
             flat = unit(bones[i] - (bones[i] @ axis) * axis), unit(bones[i + 1] - (bones[i + 1] @ axis) * axis)

@@ -6,7 +6,7 @@ import math
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ class VirtualCapture:
 
     def room(self) -> Room:
         """The room of the capture; larger than the ring."""
-        return Room.seeded(self.seed, 5.5 + 1.2 * self.spread)
+        return Room.seeded(self.seed, 5.5 + 1.2 * self.spread, 1536 if self.height >= 480 else 384)
 
 
 def performances(config: VirtualCapture) -> list[Performance]:
@@ -126,6 +126,16 @@ def figures_of(config: VirtualCapture, acts: list[Performance]) -> tuple[Figure,
     return tuple(Figure.of(p.body, dressed(p.body, seed, texels)) for p, seed in zip(acts, config.seeds))
 
 
+@dataclass(frozen=True)
+class _Set:
+    """Everything that all cameras of a capture share."""
+
+    acts: list[Performance]
+    figures: tuple[Figure, ...]
+    cameras: Cameras
+    room: Room
+
+
 def render_capture(folder: Path, config: VirtualCapture) -> Path:
     """Render into `folder`: videos/<camera>.mp4, cameras.yaml, truth.safetensors, maps/ on request. Returns the folder.
 
@@ -137,15 +147,14 @@ def render_capture(folder: Path, config: VirtualCapture) -> Path:
     truth_file = folder / "truth.safetensors"
     _same_settings(truth_file, config)
     (folder / "videos").mkdir(parents=True, exist_ok=True)
-    acts = performances(config)
-    figures = figures_of(config, acts)
-    cameras = config.camera_ring()
+    acts, cameras = performances(config), config.camera_ring()
+    stage = _Set(acts, figures_of(config, acts), cameras, config.room())
     if not truth_file.is_file():
         cameras.save(folder / "cameras.yaml")
-        truth_of(acts, config.seeds, figures, cameras, config.fps).save(truth_file, config=config.content())
+        truth_of(acts, config.seeds, stage.figures, cameras, config.fps).save(truth_file, config=config.content())
     missing = [n for n in cameras.names if not (folder / "videos" / f"{n}.mp4").is_file()]
     if missing:
-        _render_cameras(folder, config, missing, acts, figures)
+        _render_cameras(folder, config, missing, stage)
     if config.board:
         from studio.virtual.board import render_board
 
@@ -165,50 +174,47 @@ def _same_settings(truth_file: Path, config: VirtualCapture) -> None:
         raise ValueError(f"{truth_file.parent}: holds a capture with other settings ({listed}); choose another folder or delete that one")
 
 
-def _render_cameras(folder: Path, config: VirtualCapture, names: list[str], acts: list[Performance], figures: tuple[Figure, ...]) -> None:
+def _render_cameras(folder: Path, config: VirtualCapture, names: list[str], stage: _Set) -> None:
     with Progress(transient=True) as progress:
         bar = progress.add_task("rendering", total=len(names) * config.frames)
         if config.workers == 1:
             for name in names:
-                _render_camera(folder, config, name, acts, figures, lambda: progress.advance(bar))
+                _render_camera(folder, config, name, stage, lambda: progress.advance(bar))
             return
         context = multiprocessing.get_context("spawn")
         with context.Manager() as manager:
             ticks = manager.Queue()
-            with ProcessPoolExecutor(min(config.workers, len(names)), context, _begin, (acts, figures, ticks)) as pool:
+            with ProcessPoolExecutor(min(config.workers, len(names)), context, _begin, (stage, ticks)) as pool:
                 jobs = [pool.submit(_render_in_worker, folder, config, name) for name in names]
                 while not all(job.done() for job in jobs):
                     time.sleep(0.3)
-                    progress.update(bar, advance=ticks.qsize())
                     while not ticks.empty():
-                        ticks.get()
-                for job in as_completed(jobs):
+                        progress.advance(bar, ticks.get())
+                for job in jobs:
                     job.result()
 
 
 _worker: dict[str, Any] = {}
 
 
-def _begin(acts: list[Performance], figures: tuple[Figure, ...], ticks: Any) -> None:
+def _begin(stage: _Set, ticks: Any) -> None:
     """Give a worker process what all its cameras share."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    _worker.update(acts=acts, figures=figures, ticks=ticks)
+    _worker.update(stage=stage, ticks=ticks)
 
 
 def _render_in_worker(folder: Path, config: VirtualCapture, name: str) -> None:
-    _render_camera(folder, config, name, _worker["acts"], _worker["figures"], lambda: _worker["ticks"].put(1))
+    _render_camera(folder, config, name, _worker["stage"], lambda: _worker["ticks"].put(1))
 
 
-def _render_camera(
-    folder: Path, config: VirtualCapture, name: str, acts: list[Performance], figures: tuple[Figure, ...], tick: Callable[[], Any]
-) -> None:
-    cameras = config.camera_ring()
-    view = View(cameras[name], config.room())
+def _render_camera(folder: Path, config: VirtualCapture, name: str, stage: _Set, tick: Callable[[], Any]) -> None:
+    figures, camera = stage.figures, stage.cameras.index(name)
+    view = View(stage.cameras[name], stage.room)
     with VideoWriter(folder / "videos" / f"{name}.mp4", config.width, config.height, config.fps, crf=config.crf) as video:
-        for frame, (before, now, after) in enumerate(_moments(acts)):
+        for frame, (before, now, after) in enumerate(_moments(stage.acts)):
             light = _exposed(view, figures, before, now, after, config.motion_blur)
-            video.write(developed(light, config.noise, (config.seed, cameras.index(name), frame)))
+            video.write(developed(light, config.noise, (config.seed, camera, frame)))
             if config.truth_maps:
                 later = Crowd.posed(figures, after) if frame + 1 < config.frames else None
                 write_maps(maps_of(view, Crowd.posed(figures, now), later), folder / "maps" / name, frame)

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from studio.virtual.rays import single
 
-TEXELS = 1536
-"""Texture side of each surface."""
 HEIGHT = 3.4
 """Of the room, m."""
 
@@ -22,21 +20,21 @@ class Room:
 
     half: float
     """Half the side of the square floor, m."""
-    textures: tuple[Float[np.ndarray, "N N 3"], ...]
-    """Linear albedo of floor, ceiling, and the walls at +x, -x, +y, -y."""
+    textures: tuple[UInt8[np.ndarray, "N N 3"], ...]
+    """Square root of linear albedo of floor, ceiling, and the walls at +x, -x, +y, -y."""
     key: Float[np.ndarray, "3"]
     """Where the key lamp hangs, m."""
     fill: Float[np.ndarray, "3"]
 
     @classmethod
-    def seeded(cls, seed: int, half: float) -> Room:
-        """A room whose colours, posters and lamps depend on the seed alone."""
+    def seeded(cls, seed: int, half: float, texels: int = 1536) -> Room:
+        """A room whose colours, posters and lamps depend on the seed alone; `texels` along each side of a surface."""
         rng = np.random.default_rng([seed, 23])
         angle = rng.uniform(0, 2 * np.pi)
         key = np.array([1.9 * np.cos(angle), 1.9 * np.sin(angle), HEIGHT - 0.1], np.float32)
-        walls = [_wall(rng, half) for _ in range(4)]
-        ceiling = np.full((TEXELS, TEXELS, 3), 0.7, np.float32)
-        return cls(half, (_floor(rng, half), ceiling, *walls), key, key * single([-0.9, -0.9, 0.8]))
+        surfaces = [_floor(rng, half, texels), np.full((8, 8, 3), 0.7, np.float32), *(_wall(rng, half, texels) for _ in range(4))]
+        textures = tuple((np.sqrt(s) * 255 + 0.5).astype(np.uint8) for s in surfaces)
+        return cls(half, textures, key, key * single([-0.9, -0.9, 0.8]))
 
     def hits(
         self, origin: Float[np.ndarray, "3"], rays: Float[np.ndarray, "... 3"]
@@ -63,7 +61,7 @@ class Room:
             p = points[here]
             across = (p[:, 1] if s in (2, 3) else p[:, 0]) / self.half
             up = p[:, 1] / self.half if s < 2 else 1 - 2 * p[:, 2] / HEIGHT
-            albedo[here] = sampled(self.textures[s], (across + 1) / 2, (up + 1) / 2)
+            albedo[here] = (sampled(self.textures[s], (across + 1) / 2, (up + 1) / 2).astype(np.float32) / 255) ** 2
         to_key = self.key - points
         square = (to_key**2).sum(-1, keepdims=True)
         facing = (to_key * normals[surface]).sum(-1, keepdims=True).clip(0) / np.sqrt(square)
@@ -101,27 +99,27 @@ def cloud(rng: np.random.Generator, side: int, octaves: tuple[int, ...]) -> Floa
     return total / max(float(total.std()), 1e-6)
 
 
-def _floor(rng: np.random.Generator, half: float) -> Float[np.ndarray, "N N 3"]:
-    metre = TEXELS / (2 * half)
-    y, x = np.mgrid[:TEXELS, :TEXELS].astype(np.float32) / metre
+def _floor(rng: np.random.Generator, half: float, texels: int) -> Float[np.ndarray, "N N 3"]:
+    metre = texels / (2 * half)
+    y, x = np.mgrid[:texels, :texels].astype(np.float32) / metre
     base = single(rng.uniform([0.20, 0.16, 0.12], [0.36, 0.30, 0.26]))
     plank = np.floor(x / 0.18).astype(int)
     row = np.floor(y / 1.3 + 0.37 * plank).astype(int)
     tone = rng.uniform(0.75, 1.2, (64, 64)).astype(np.float32)[plank % 64, row % 64]
-    grain = cv2.resize(rng.standard_normal((48, TEXELS)).astype(np.float32), (TEXELS, TEXELS), interpolation=cv2.INTER_CUBIC)
+    grain = cv2.resize(rng.standard_normal((48, texels)).astype(np.float32), (texels, texels), interpolation=cv2.INTER_CUBIC)
     seam = ((x / 0.18) % 1 < 0.04) | ((y / 1.3 + 0.37 * plank) % 1 < 0.006)
-    shade = tone * (1 + 0.10 * grain + 0.05 * cloud(rng, TEXELS, (12, 90))) * np.where(seam, 0.55, 1)
+    shade = tone * (1 + 0.10 * grain + 0.05 * cloud(rng, texels, (12, 90))) * np.where(seam, 0.55, 1)
     return (base * shade[..., None]).clip(0.02, 0.9).astype(np.float32)
 
 
-def _wall(rng: np.random.Generator, half: float) -> Float[np.ndarray, "N N 3"]:
+def _wall(rng: np.random.Generator, half: float, texels: int) -> Float[np.ndarray, "N N 3"]:
     base = single(rng.uniform(0.30, 0.55) * (1 + rng.uniform(-0.14, 0.14, 3)))
-    wall = base * (1 + 0.05 * cloud(rng, TEXELS, (6, 40, 200)))[..., None]
-    wall[int(TEXELS * 0.965) :] *= 0.35
-    across, up = TEXELS / (2 * half), TEXELS / HEIGHT
+    wall = base * (1 + 0.05 * cloud(rng, texels, (6, 40, 200)))[..., None]
+    wall[int(texels * 0.965) :] *= 0.35
+    across, up = texels / (2 * half), texels / HEIGHT
     for _ in range(int(2 * half / 1.6)):
         w, h = (rng.uniform(0.5, 1.1, 2) * [across, up]).astype(int)
-        x, y = int(rng.uniform(0, TEXELS - w)), int(rng.uniform(0.15, 0.75) * (TEXELS - h))
+        x, y = int(rng.uniform(0, texels - w)), int(rng.uniform(0.15, 0.75) * (texels - h))
         wall[y : y + h, x : x + w] = _poster(rng, h, w)
     return wall.clip(0.02, 0.9).astype(np.float32)
 
