@@ -57,7 +57,7 @@ _CODE = makehuman_assets.digest(__file__, makehuman_assets.__file__, makehuman_s
 
 
 def load(cache: Path | None = None) -> Body:
-    """The default body in its mean adult shape; baked on first use (some 15 s), then read from the cache."""
+    """The default body in its mean adult shape; baked on first use (some seconds), then read from the cache."""
     path = makehuman_assets.cache_folder(cache) / f"makehuman-{makehuman_assets.fingerprint(_CODE)}.safetensors"
     if not path.is_file():
         tell("makehuman: baking the default body, once")

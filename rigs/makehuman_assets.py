@@ -15,7 +15,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from jaxtyping import Float, Int
 from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from rigs.skeleton import Skeleton
@@ -147,7 +148,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
 
 
 def assets(cache: Path | None = None) -> Assets:
-    """The assets, from the cache or parsed (about 10 s) and then cached."""
+    """The assets, from the cache, or parsed (some seconds) and then cached."""
     path = cache_folder(cache) / f"makehuman-assets-{fingerprint(_CODE)}.safetensors"
     stored = read(path)
     if stored is None:
@@ -167,7 +168,7 @@ def _parsed(data: Path) -> Assets:
     kept = np.unique(triangles)
     number = np.full(len(vertices), -1)
     number[kept] = np.arange(len(kept))
-    centres = _joint_regressor(rig, cubes, len(vertices))
+    centres = csr_array(_joint_regressor(rig, cubes, len(vertices)))
 
     def points(raw: np.ndarray) -> Tensor:
         everything = np.concatenate([raw[kept], centres @ raw])
@@ -231,11 +232,12 @@ def _base_mesh(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _target(path: Path, count: int) -> np.ndarray:
     """Displacement of all base vertices, raw frame and unit; a file lists `vertex dx dy dz` for those that move."""
-    opened: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt") as file:
-        numbers = [line for line in file if line.strip() and line[0] != "#"]
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    if "#" in text:
+        text = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     moved = np.zeros((count, 3))
-    rows = np.array(" ".join(numbers).split(), dtype=np.float64).reshape(-1, 4)
+    rows = np.fromstring(text, sep=" ").reshape(-1, 4)
     moved[rows[:, 0].astype(int)] = rows[:, 1:]
     return moved
 
