@@ -165,6 +165,29 @@ def test_hands_are_told_apart_from_no_hands():
         assert np.linalg.norm(tips - sight.pixels[K[f"{side}_wrist"]], axis=1).max() < 120
 
 
+@real
+def test_two_people_side_by_side_are_seen_as_when_alone():
+    alone = [next(iter(frames(DATA / "videos" / f"cam0{i}.mp4", 40, 41)))[1] for i in (1, 2)]
+    together = np.concatenate(alone, 1)
+    found = Mediapipe().see(together)
+    assert len(found) == 2
+    for shift, image in zip((0, alone[0].shape[1]), alone, strict=True):
+        (single,) = Mediapipe().see(image).values()
+        gaps = [np.nanmedian(np.linalg.norm(s.pixels[:17] - (shift, 0) - single.pixels[:17], axis=1)) for s in found.values()]
+        assert min(gaps) < 10 and max(gaps) > 300
+
+
+@real
+def test_a_hand_without_a_body_is_a_hand_and_no_imagined_body():
+    detector = Mediapipe()
+    seen = [detector.see(image) for _, image in frames(DATA.parent / "handpose_two_view" / "media" / "cam1_test.mp4", 100, 112)]
+    sights = [s[0] for s in seen if s]
+    assert len(sights) >= 8
+    for sight in sights:
+        assert not sight.confidence[:91].any()
+        assert sight.confidence[112:].all() and not sight.confidence[91:112].any()  # it is a right hand
+
+
 # --- the stage
 
 
