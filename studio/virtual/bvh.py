@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from rich import print as tell
+from scipy import ndimage
 from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
@@ -194,7 +195,7 @@ def from_bvh(
         R_world.append(up @ local[:, j])
     root = _root(anatomy, source, joints, spin, place, path)
     still = Performance(body, root.float(), rotation.log(local).float(), extra.expression)
-    return _grounded(still)
+    return _grounded(still, fps)
 
 
 def resampled(bvh: Bvh, frames: int, fps: float) -> Bvh:
@@ -243,11 +244,14 @@ def _root(
     return root
 
 
-def _grounded(performance: Performance) -> Performance:
-    """The same motion with the soles' usual lowest height at the floor."""
+def _grounded(performance: Performance, fps: float) -> Performance:
+    """The same motion with the lowest sole of every 0.8 s on the floor: other legs and other feet stand at another height."""
     body = performance.body
     soles = torch.nonzero(body.skin.rest[:, 2] < body.skin.rest[:, 2].min() + 0.01)[:, 0][::5]
     shaped = body.shaped(torch.zeros(len(body.shape_names)))
     low = shaped.posed(performance.rotation, performance.translation).points(body.skin[soles])[..., 2].amin(-1)
-    down = torch.tensor([0.0, 0.0, float(low.quantile(0.1))])
-    return Performance(body, performance.translation - down, performance.rotation, performance.expression)
+    window = max(1, round(0.8 * fps))
+    envelope = ndimage.minimum_filter1d(low.numpy(), window, mode="nearest")
+    down = torch.from_numpy(ndimage.uniform_filter1d(envelope, max(1, window // 2), mode="nearest"))
+    translation = performance.translation - down[:, None] * torch.tensor([0.0, 0.0, 1.0])
+    return Performance(body, translation, performance.rotation, performance.expression)
