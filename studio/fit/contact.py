@@ -15,7 +15,7 @@ def probability(points: Float[Tensor, "T 4 3"], fps: float, speed: float = 0.25,
     T = len(points)
     if T < 3:
         return torch.zeros_like(points[..., 0])
-    half = max(1, round(fps / 30))
+    half = max(1, round(0.07 * fps))  # long enough that a tremor of millimetres is no speed
     ahead, behind = points[2 * half :], points[: -2 * half] if T > 2 * half else points[:0]
     if not len(behind):
         return torch.zeros_like(points[..., 0])

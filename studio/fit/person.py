@@ -46,7 +46,7 @@ class FitConfig:
     """rad/s^2 of trunk joints; limbs and hands are livelier."""
     expression_acceleration: float = 40.0
     """1/s^2."""
-    contact: float = 0.004
+    contact: float = 0.003
     """How far a planted foot may move, m; 0 switches contacts off."""
     key_frames: int = 48
     """Frames on which the shape is solved."""
