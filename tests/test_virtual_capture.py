@@ -69,6 +69,27 @@ def test_a_face_is_visible_from_the_front_and_not_from_behind():
     assert (facing > 0.8).any() and (facing < -0.6).any()
 
 
+def test_whoever_stands_in_the_way_hides_the_other():
+    from rigs import makehuman
+    from studio.virtual.looks import dressed
+    from studio.virtual.scene import Crowd, Figure
+    from studio.virtual.truth import seen_points
+
+    body = makehuman.load()
+    figure = Figure.of(body, dressed(body, 1, 64))
+    skin = body.skin.rest.numpy()
+    names = ["left_shoulder", "right_shoulder", "left_hip", "right_hip", "left_knee", "right_knee"]
+    points = body.keypoint_skin(names).rest.numpy()
+    depth = np.full((1, 6), 0.07, np.float32)
+    camera = np.float32([0, -4, 1.2])
+    alone = Crowd.posed((figure,), [skin])
+    assert seen_points(alone, camera, points[None], depth).all()
+    hidden = Crowd.posed((figure, figure), [skin, skin * np.float32([1.2, 1, 1]) + np.float32([0, -0.6, 0])])
+    assert not seen_points(hidden, camera, points[None], depth).any()
+    behind = Crowd.posed((figure, figure), [skin, skin + np.float32([0, 0.8, 0])])
+    assert seen_points(behind, camera, points[None], depth).all()
+
+
 def test_a_lost_video_is_rendered_again_alike_and_the_others_are_kept(capture):
     one, other = (capture / "videos" / f"{n}.mp4" for n in ("cam01", "cam02"))
     before, stamp = pictures(one), other.stat().st_mtime_ns
