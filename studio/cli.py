@@ -126,6 +126,22 @@ def cameras(action: Positional[str], source: Positional[Path], target: Positiona
     print(f"{target}: {len(read)} cameras: {', '.join(read.names)}")
 
 
+def train(what: Positional[str], captures: Positional[tuple[Path, ...]], /, network: str = "mediapipe") -> None:
+    """`studio train landmarks CAPTURE...`: learn from virtual captures where on the body a network puts its landmarks.
+
+    Args:
+        what: landmarks
+        captures: folders that `studio virtual` rendered, one person each
+        network: whose landmarks: mediapipe
+    """
+    if what != "landmarks":
+        raise ValueError(f"studio train: {what!r} cannot be trained; use `studio train landmarks CAPTURE...`")
+    from studio.train.landmarks import learn_from
+
+    for name, p in learn_from(captures, network).items():
+        print(f"{name:24s} {p.count:6d} sightings, scatter {1000 * p.before:5.1f} -> {1000 * p.scatter:5.1f} mm")
+
+
 def settings() -> None:
     """Print every stage's settings with their defaults as YAML, to save, edit and pass to `studio run --settings`."""
     import yaml
@@ -179,7 +195,7 @@ def _stage(name: str, argv: Sequence[str]) -> None:
 
 VERBS: dict[str, Callable[..., Any]] = {
     "run": run, "demo": demo, "doctor": doctor, "new": new, "add-take": add_take, "settings": settings, "cameras": cameras,
-    "virtual": virtual,
+    "virtual": virtual, "train": train,
 }  # fmt: skip
 STAGES = {
     "detect": "Find people's keypoints in every image of a take.",

@@ -18,8 +18,11 @@ from torch import Tensor
 from calibration.cameras import Cameras
 from rigs.body import Body
 from rigs.landmarks import FOLDER
+from studio.detect import DetectConfig, detect
 from studio.freshness import write_text
+from studio.take import Take
 from studio.values import Keypoints2D
+from studio.virtual import Truth
 
 STATURE = 1.7
 """Offsets are kept for a person this tall, m."""
@@ -152,3 +155,34 @@ def save(network: str, placements: dict[str, Placement], note: str, folder: Path
     }
     text = "".join(f"# {line}\n" for line in note.splitlines())
     return write_text(folder / f"{network}.yaml", text + yaml.safe_dump(table, sort_keys=False, default_flow_style=None, width=140))
+
+
+def learn_from(captures: Sequence[Path], network: str = "mediapipe", folder: Path = FOLDER) -> dict[str, Placement]:
+    """Placements from folders that `studio virtual` rendered (one person each); detects where that has not been done, writes the table.
+
+    A `FileNotFoundError` names a folder that is no virtual capture.
+    """
+    samples: dict[str, list[Sightings]] = {}
+    for group, capture in enumerate(captures):
+        if not (capture / "truth.safetensors").exists():
+            raise FileNotFoundError(f"{capture}: holds no truth.safetensors; render it with `studio virtual {capture}`")
+        take = Take.of([capture / "videos"], capture / "cameras.yaml", capture / "take").checked()
+        if not all((take.keypoints_folder / f"{c}.safetensors").exists() for c in take.videos):
+            take.folder.mkdir(exist_ok=True)
+            detect(take, DetectConfig(masks=False))
+        keypoints, truth = Keypoints2D.read(take.keypoints_folder, sorted(take.videos)), Truth.load(capture / "truth.safetensors")
+        body, frames = truth.body(0), slice(0, keypoints.frames)
+        points = truth.keypoints[frames, 0][:, [truth.keypoint_names.index(n) for n in body.keypoint_names]]
+        rotations = truth.posed(0, frames).R_world_joint
+        for name in keypoints.keypoints:
+            seen = sightings(keypoints, take.cameras(), body, name, points, rotations, group)
+            if seen is not None and len(seen.point):
+                samples.setdefault(name, []).append(seen)
+    placements = learn({name: Sightings.joined(parts) for name, parts in samples.items()})
+    note = (
+        f"Where the landmarks of {network} sit on the body: offset from the anatomical keypoint, m, for a person of 1.70 m.\n"
+        f"Learned by `studio train landmarks` from {len(captures)} virtual captures (synthetic people).\n"
+        "scatter and before: standard deviation of what is left with and without the offset, m."
+    )
+    save(network, placements, note, folder)
+    return placements
