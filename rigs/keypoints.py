@@ -41,7 +41,8 @@ def mirrored(names: tuple[str, ...]) -> tuple[int, ...]:
     """For each keypoint the index of its left-right counterpart in the same set; itself where there is none."""
     swap = {"left_": "right_", "right_": "left_"}
     faces = {**{i: 16 - i for i in range(17)}, **{17 + i: 26 - i for i in range(10)}, **{31 + i: 35 - i for i in range(5)}}
-    pairs = ((36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46), (48, 54), (49, 53), (50, 52), (55, 59), (56, 58), (60, 64), (61, 63), (65, 67))
+    pairs = (
+        (36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46), (48, 54), (49, 53), (50, 52), (55, 59), (56, 58), (60, 64), (61, 63), (65, 67))
     faces |= {a: b for a, b in pairs} | {b: a for a, b in pairs}
 
     def other(name: str) -> str:
@@ -58,7 +59,8 @@ BONES = tuple(
     for s in _SIDES
     for a, b in (
         (f"{s}_shoulder", f"{s}_elbow"), (f"{s}_elbow", f"{s}_wrist"), (f"{s}_hip", f"{s}_knee"), (f"{s}_knee", f"{s}_ankle"),
-        (f"{s}_ankle", f"{s}_heel"), (f"{s}_ankle", f"{s}_big_toe"), (f"{s}_shoulder", f"{s}_hip"), (f"{s}_ear", f"{s}_eye"), (f"{s}_eye", "nose"),
+        (f"{s}_ankle", f"{s}_heel"), (f"{s}_ankle", f"{s}_big_toe"), (f"{s}_shoulder", f"{s}_hip"), (f"{s}_ear", f"{s}_eye"),
+        (f"{s}_eye", "nose"),
         *((f"{s}_hand_root" if i == 0 else f"{s}_{f}{i}", f"{s}_{f}{i + 1}") for f in _FINGERS for i in range(4)),
     )
 ) + (("left_shoulder", "right_shoulder"), ("left_hip", "right_hip"))  # fmt: skip

@@ -12,7 +12,8 @@ def stick_person(seed: int = 0, points: int = 90, shapes: int = 6, expressions: 
     skeleton = Skeleton.human()
     up = {"Spine": (0, 0, 0.1), "Spine1": (0, 0, 0.15), "Spine2": (0, 0, 0.15), "Neck": (0, 0, 0.2), "Head": (0, -0.02, 0.1),
           "Jaw": (0, -0.05, 0.0), "Eye": (0.03, -0.09, 0.06), "Shoulder": (0.03, 0, 0.15), "Arm": (0.14, 0, 0), "ForeArm": (0.2, 0, -0.2),
-          "Hand": (0.18, -0.02, -0.18), "UpLeg": (0.1, 0, -0.06), "Leg": (0.01, -0.01, -0.42), "Foot": (0, 0.03, -0.42), "ToeBase": (0.01, -0.14, -0.06)}  # fmt: skip
+          "Hand": (0.18, -0.02, -0.18), "UpLeg": (0.1, 0, -0.06), "Leg": (0.01, -0.01, -0.42), "Foot": (0, 0.03, -0.42),
+          "ToeBase": (0.01, -0.14, -0.06)}  # fmt: skip
     joints = torch.zeros(len(skeleton), 3, dtype=dtype)
     joints[0] = torch.tensor([0, 0, 0.95])
     for j, name in enumerate(skeleton.names[1:], 1):

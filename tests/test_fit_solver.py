@@ -65,7 +65,7 @@ def scene():
 
 
 def test_the_gradient_of_everything_equals_finite_differences(scene):
-    body, model, truth, shape, views = scene
+    body, model, _, shape, views = scene
     priors = Priors(JointPrior(anatomy(body)), ExpressionPrior())
     smoothness = Smoothness.from_sigmas(5.0, torch.full((55,), 20.0, dtype=torch.float64), 30.0, 4, 30.0)
     problem = Problem(model, shape, lambda x, f: pulls.keypoints(x, views[f], 30.0), priors, torch.ones(model.unknowns, dtype=torch.bool))
