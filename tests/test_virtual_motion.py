@@ -142,7 +142,8 @@ def test_a_bvh_knee_bends_the_performer_s_knee_by_the_same_angle(body, tmp_path)
     for side, expected in (("Left", [0, 40, 80]), ("Right", [0, 0, 0])):
         thigh, shin = at(f"{side}Leg") - at(f"{side}UpLeg"), at(f"{side}Foot") - at(f"{side}Leg")
         angle = torch.rad2deg(torch.acos(torch.cosine_similarity(thigh, shin).clamp(-1, 1)))
-        assert (angle - torch.tensor(expected)).abs().max() < 1
+        # Setting a straight leg's foot on the floor within a millimetre bends its knee by 5 degrees; a bent one hardly moves.
+        assert ((angle - torch.tensor(expected)).abs() < torch.tensor([6 if e == 0 else 1 for e in expected])).all()
     arm = at("LeftHand") - at("LeftArm")
     assert (arm / arm.norm(dim=-1, keepdim=True) - torch.tensor([1.0, 0, 0])).abs().max() < 0.02, "the file's T-pose is a T-pose here"
 
@@ -166,3 +167,14 @@ def test_a_bvh_file_puts_its_joints_where_another_tool_puts_them():
         theirs = np.stack([table[f"{name}.{axis}"] for axis in "xyz"], 1)
         assert np.abs(positions[:, j].numpy() - theirs).max() < 1e-2
     assert {"Hips", "LeftUpLeg", "RightForeArm", "Head"} <= set(matched(bvh))
+
+
+@pytest.mark.skipif(not ORACLE.is_dir(), reason=f"{ORACLE} is absent")
+def test_feet_of_a_borrowed_walk_stand_still_on_the_floor(body):
+    performance = from_bvh(body, ORACLE / "walk01.bvh", 90, 30, 0)
+    planted = contacts(performance, 30)
+    soles = torch.nonzero(body.skin.rest[:, 2] < 0.01)[:, 0]
+    points = posed_at(performance).points(body.skin[soles])
+    assert points[..., 2].min() > -0.01
+    assert (planted[:, [1, 3]].mean(0) > 0.12).all() and planted.amax(-1).mean() > 0.6
+    assert torch.diff(posed_at(performance).joints, n=2, dim=0).norm(dim=-1).max() < 0.08

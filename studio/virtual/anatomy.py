@@ -185,23 +185,14 @@ def _legs(
     anatomy: Anatomy, c: Callable[[str], Tensor], R: Float[Tensor, "T J 3 3"], put: Callable[[str, Tensor], None]
 ) -> Float[Tensor, "T 3"]:
     """Leg rotations that put both feet where the controls say; the root's path, lowered where a leg would be too short."""
-    x = torch.eye(3, dtype=torch.float64)[0]
-    up = torch.eye(3, dtype=torch.float64)[2]
     feet = {side: _foot(anatomy, side, c) for side in SIDES}
     root = _standing_root(anatomy) + torch.stack([c("pelvis_x"), c("pelvis_y"), -c("drop")], -1)
     hips = {s: (R[:, 0] @ (anatomy.at(f"{s}UpLeg") - anatomy.joints[0])) for s in SIDES}
-    excess = torch.zeros(len(root), dtype=torch.float64)
-    for side in SIDES:
-        gap = root + hips[side] - feet[side][0]
-        allowed = (anatomy.leg(side) ** 2 - gap[:, :2].square().sum(-1)).clamp_min(1e-4).sqrt()
-        excess = torch.maximum(excess, gap[:, 2] - allowed)
-    # Lowered a little early and late, so that the pelvis does not jerk.
-    early = ndimage.maximum_filter1d(excess.numpy(), 9, mode="nearest")
-    root = root - torch.from_numpy(ndimage.uniform_filter1d(early, 9, mode="nearest"))[:, None] * up
+    root = root - lowered({side: root + hips[side] - feet[side][0] for side in SIDES}, anatomy)
     for side in SIDES:
         ankle, R_foot, R_toe, ahead = feet[side]
         hip = root + hips[side]
-        R_thigh, R_shin = _two_bones(anatomy, side, hip, ankle, unit(ahead + (R[:, 0] @ -torch.eye(3, dtype=torch.float64)[1])), x)
+        R_thigh, R_shin = two_bones(anatomy, side, hip, ankle, unit(ahead - R[:, 0, :, 1]))
         put(f"{side}UpLeg", R[:, 0].mT @ R_thigh)
         put(f"{side}Leg", R_thigh.mT @ R_shin)
         put(f"{side}Foot", R_shin.mT @ R_foot)
@@ -236,15 +227,25 @@ def _foot(anatomy: Anatomy, side: str, c: Callable[[str], Tensor]) -> tuple[Tens
     return ankle, R_foot, R_toe, (heading @ -y)
 
 
-def _two_bones(
-    anatomy: Anatomy,
-    side: str,
-    hip: Float[Tensor, "T 3"],
-    ankle: Float[Tensor, "T 3"],
-    ahead: Float[Tensor, "T 3"],
-    hinge: Float[Tensor, "3"],
+def lowered(gaps: Mapping[str, Float[Tensor, "T 3"]], anatomy: Anatomy, stretch: float = STRETCH) -> Float[Tensor, "T 3"]:
+    """How far the pelvis must come down for both legs to span the gaps from ankle to hip, m; starts a little early, ends a little late.
+
+    `stretch` is the longest leg as a fraction of thigh + shin.
+    """
+    excess = torch.zeros(len(next(iter(gaps.values()))), dtype=torch.float64)
+    for side, gap in gaps.items():
+        allowed = ((anatomy.leg(side) * stretch / STRETCH) ** 2 - gap[:, :2].square().sum(-1)).clamp_min(1e-4).sqrt()
+        excess = torch.maximum(excess, gap[:, 2] - allowed)
+    early = ndimage.maximum_filter1d(excess.numpy(), 9, mode="nearest")
+    down = torch.from_numpy(ndimage.uniform_filter1d(early, 9, mode="nearest"))
+    return down[:, None] * torch.eye(3, dtype=torch.float64)[2]
+
+
+def two_bones(
+    anatomy: Anatomy, side: str, hip: Float[Tensor, "T 3"], ankle: Float[Tensor, "T 3"], ahead: Float[Tensor, "T 3"]
 ) -> tuple[Float[Tensor, "T 3 3"], Float[Tensor, "T 3 3"]]:
     """World rotations of thigh and shin that reach from hip to ankle with the knee towards `ahead` (law of cosines)."""
+    hinge = torch.eye(3, dtype=torch.float64)[0]
     thigh, shin = anatomy.at(f"{side}Leg") - anatomy.at(f"{side}UpLeg"), anatomy.at(f"{side}Foot") - anatomy.at(f"{side}Leg")
     a, b = thigh.norm(), shin.norm()
     way = ankle - hip

@@ -19,6 +19,7 @@ from rigs import rotation
 from rigs.body import Body
 from studio.virtual.anatomy import FINGERS, SIDES, Anatomy, Performance, between, turn, unit
 from studio.virtual.motion import scripted
+from studio.virtual.planting import planted
 
 Z_UP = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.float64)
 """From BVH axes (y up, facing +z) to ours (z up, facing -y)."""
@@ -195,7 +196,7 @@ def from_bvh(
         R_world.append(up @ local[:, j])
     root = _root(anatomy, source, joints, spin, place, path)
     still = Performance(body, root.float(), rotation.log(local).float(), extra.expression)
-    return _grounded(still, fps)
+    return planted(_grounded(still, fps), fps)
 
 
 def resampled(bvh: Bvh, frames: int, fps: float) -> Bvh:
@@ -239,8 +240,8 @@ def _root(
     middle = (root.amin(0) + root.amax(0)) / 2
     root = (spin @ (root - middle)[..., None])[..., 0] + torch.tensor([*place, 0.0], dtype=torch.float64)
     wide = float((root.amax(0) - root.amin(0))[:2].max())
-    if wide > 1.2:
-        tell(f"virtual: {path.name} travels {wide:.1f} m; the cameras see the middle 1.5 m")
+    if wide > 1.0:
+        tell(f"virtual: {path.name} travels {wide:.1f} m; the cameras frame the middle 1.0 m")
     return root
 
 

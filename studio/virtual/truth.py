@@ -19,7 +19,7 @@ from studio.virtual.rays import Meshes
 from studio.virtual.scene import Crowd, Figure
 
 PLANTED_HEIGHT, PLANTED_SPEED = 0.012, 0.06
-"""A heel or toe is planted while its lowest point is below this height (m) and it moves slower than this (m/s)."""
+"""A heel or toe is planted while some point of its sole is below this height (m) and slower than this (m/s)."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def contacts(performance: Performance, fps: float) -> Float[Tensor, "T 4"]:
         rear = body.skin.rest[:, 1] > body.joints[body.skeleton.index(f"{side}Foot"), 1] - 0.01
         for region in (low & (foot > 0.5) & rear, low & (toes > 0.5)):
             where = posed.points(body.skin[torch.nonzero(region)[:, 0][::3]])
-            speed = torch.zeros(len(where)) if len(where) < 2 else torch.gradient(where.mean(1), dim=0)[0].norm(dim=-1) * fps
-            planted.append((where[..., 2].amin(-1) < PLANTED_HEIGHT) & (speed < PLANTED_SPEED))
+            speed = torch.zeros(where.shape[:2]) if len(where) < 2 else torch.gradient(where, dim=0)[0].norm(dim=-1) * fps
+            planted.append(((where[..., 2] < PLANTED_HEIGHT) & (speed < PLANTED_SPEED)).any(-1))
     return torch.stack(planted, -1).float()
 
 
