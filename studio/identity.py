@@ -12,13 +12,13 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from calibration.cameras import Cameras
 from studio.people import IdentityConfig, Person, cast
-from studio.values import Keypoints2D
+from studio.values import Footage, Keypoints2D
 
 MARKS = ("shoulder", "hip", "knee", "ankle", "elbow", "wrist")
 TRUNK = (0.15, 1.0)
@@ -26,19 +26,28 @@ TRUNK = (0.15, 1.0)
 
 
 def identify(
-    cameras: Cameras, keypoints: Keypoints2D, count: int, config: IdentityConfig, progress: Callable[[int], object] | None = None
+    cameras: Cameras,
+    footage: Footage,
+    count: int,
+    config: IdentityConfig,
+    progress: Callable[[int], object] = lambda done: None,
+    stretch: int = 512,
 ) -> tuple[Int[Tensor, "C T A"], Float[Tensor, "T A 3"]]:
     """Which detection of each view is which of `count` people (-1 for none), most prominent first; and about where they are.
 
     Places are in m, NaN where nobody was found.
     """
-    C, T = keypoints.pixels.shape[:2]
-    scene = _Scene(cameras, keypoints, config)
+    T, C, facts = footage.frames, len(cameras), footage.cut(slice(0, 0))
+    scene = _Scene(cameras, facts, config)
     people: list[Person] = []
     active: list[Person] = []
-    memory = max(1, round(config.memory * keypoints.fps))
-    for start in range(0, T, 512):
-        rays, size = scene.sight(slice(start, start + 512))
+    alone = torch.zeros(C, T, dtype=torch.bool)
+    memory = max(1, round(config.memory * facts.fps))
+    for start in range(0, T, stretch):
+        part = slice(start, min(start + stretch, T))
+        keypoints = footage.cut(part)
+        alone[:, part] = scene.bodiless(keypoints)
+        rays, size = scene.sight(keypoints)
         for t in range(rays.shape[1]):
             frame = start + t
             active = [p for p in active if frame - p.frames[-1] <= memory]
@@ -46,21 +55,18 @@ def identify(
             fresh = scene.discover(frame, rays[:, t], size[:, t], taken)
             active += fresh
             people += fresh
-        if progress:
-            progress(min(start + 512, T))
-    detection, place = cast(people, count, C, T, keypoints.fps, config)
-    if count == 1 and keypoints.pixels.shape[2] == 1:  # nobody else: a view of hands or a face alone needs no body to know whose they are
-        seen = torch.isfinite(keypoints.pixels[:, :, 0]).all(-1) & (keypoints.confidence[:, :, 0] > 0)
-        body = sum(seen[..., a] & seen[..., b] for a, b in scene.pairs)
-        detection[:, :, 0] = torch.where(seen.any(-1) & torch.as_tensor(body < 2), 0, detection[:, :, 0])
+        progress(part.stop)
+    detection, place = cast(people, count, C, T, facts.fps, config)
+    if count == 1 and facts.pixels.shape[2] == 1:  # nobody else: a view of hands or a face alone needs no body to know whose they are
+        detection[:, :, 0] = torch.where(alone, 0, detection[:, :, 0])
     return detection, place
 
 
 class _Scene:
     """The geometry that all frames share."""
 
-    def __init__(self, cameras: Cameras, keypoints: Keypoints2D, config: IdentityConfig) -> None:
-        self.cameras, self.keypoints, self.config = cameras, keypoints, config
+    def __init__(self, cameras: Cameras, keypoints: Keypoints2D, config: IdentityConfig) -> None:  # `keypoints`: any stretch, or none
+        self.cameras, self.config, self.fps = cameras, config, keypoints.fps
         self.position = cameras.position.numpy()
         names = keypoints.keypoints
         self.pairs = [(names.index(f"left_{m}"), names.index(f"right_{m}")) for m in MARKS if f"left_{m}" in names]
@@ -70,10 +76,16 @@ class _Scene:
         if len(self.pairs) < 3:
             raise ValueError(f"keypoints of {keypoints.network!r} name none of {['left_' + m for m in MARKS]}; people cannot be told apart")
 
-    def sight(self, frames: slice) -> tuple[np.ndarray, np.ndarray]:
+    def bodiless(self, keypoints: Keypoints2D) -> Bool[Tensor, "C T"]:
+        """Where the first detection shows something, but too little of a body to tell whose."""
+        seen = torch.isfinite(keypoints.pixels[:, :, :1]).all(-1) & (keypoints.confidence[:, :, :1] > 0)
+        body = torch.stack([seen[..., a] & seen[..., b] for a, b in self.pairs]).sum(0)
+        return (seen.any(-1) & (body < 2)).any(2)
+
+    def sight(self, keypoints: Keypoints2D) -> tuple[np.ndarray, np.ndarray]:
         """Unit rays (C, T, D, M, 3) through the marks, and each detection's height as a part of the picture's (C, T, D)."""
-        pixels = self.keypoints.pixels[:, frames].double()
-        seen = (self.keypoints.confidence[:, frames] > 0)[..., None]
+        pixels = keypoints.pixels.double()
+        seen = (keypoints.confidence > 0)[..., None]
         pixels = torch.where(seen, pixels, torch.nan)
         left, right = (pixels[..., list(side), :] for side in zip(*self.pairs))
         marks = (left + right) / 2
@@ -89,8 +101,8 @@ class _Scene:
         if not people:
             return taken
         expected = np.stack([p.expected(frame) for p in people])
-        gap = np.array([frame - p.frames[-1] for p in people]) / self.keypoints.fps
-        allowed = self.config.reach + self.config.speed * np.maximum(gap - 1 / self.keypoints.fps, 0)
+        gap = np.array([frame - p.frames[-1] for p in people]) / self.fps
+        allowed = self.config.reach + self.config.speed * np.maximum(gap - 1 / self.fps, 0)
         cost = _distance(rays[None], expected[:, None, None], self.position[None, :, None])
         cost = np.where(np.isfinite(cost) & (cost < allowed[:, None, None]), cost, 1e3)
         found = np.full((len(people), C), -1)
@@ -107,7 +119,7 @@ class _Scene:
             if len(views) == 1:
                 marks, detections = self.rejoined(rays, person, frame, detections, taken)
                 views = np.flatnonzero(np.greater_equal(detections, 0))
-                if len(views) == 1 and away > 2 / self.keypoints.fps:
+                if len(views) == 1 and away > 2 / self.fps:
                     taken[views, detections[views]] = False
                     continue  # one view cannot tell that an old acquaintance is back
             taken[views, detections[views]] = True
@@ -124,7 +136,7 @@ class _Scene:
         """The person with the free detections that meet the only view's; its depth may have drifted while no other view saw it."""
         marks, best = np.full((rays.shape[2], 3), np.nan), detections
         free = [(c, d) for c, d in np.argwhere(~taken) if detections[c] < 0 and np.isfinite(rays[c, d]).all(-1).sum() >= 3]
-        allowed = self.config.reach + self.config.speed * (frame - person.placed) / self.keypoints.fps
+        allowed = self.config.reach + self.config.speed * (frame - person.placed) / self.fps
         for c, d in free:
             two = detections.copy()
             two[c] = d

@@ -9,17 +9,19 @@ is the true left: that is a second, binary sequence, from majority, continuity i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from calibration.cameras import Cameras
 from calibration.triangulate import Rays, pair_points, triangulate
 from rigs.keypoints import mirrored
+from studio.values import exchanged
 
 GROUPS = {
     "arms": ("shoulder", "elbow", "wrist"),
@@ -76,51 +78,96 @@ def groups(names: tuple[str, ...]) -> list[Group]:
     return found
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What some frames say about an actor's sides; little enough to be kept for a whole take. G groups, P points, L leading views."""
+
+    pattern: Bool[Tensor, "L T G"]
+    """Views that exchanged a group's limbs, if the first view did not."""
+    votes: Float[Tensor, "T G 2"]
+    """Views that see the group and are in the pattern, and those that are not."""
+    sides: tuple[Float[Tensor, "T 2 P 3"], ...]
+    """Left and right points of every group when the pattern is put back, world, m."""
+    middle: dict[str, Float[Tensor, "T 3"]]
+    """Points that no exchange moves, world, m; NaN where not known."""
+
+    def cut(self, frames: slice) -> Evidence:
+        """Some of the frames."""
+        middle = {k: v[frames] for k, v in self.middle.items()}
+        return Evidence(self.pattern[:, frames], self.votes[frames], tuple(s[frames] for s in self.sides), middle)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Evidence]) -> Evidence:
+        """Consecutive stretches as one."""
+        sides = tuple(torch.cat(group) for group in zip(*(p.sides for p in parts), strict=True))
+        middle = {k: torch.cat([p.middle[k] for p in parts]) for k in parts[0].middle}
+        return cls(torch.cat([p.pattern for p in parts], 1), torch.cat([p.votes for p in parts]), sides, middle)
+
+
+def leading(detection: Int[Tensor, "C T"]) -> list[int]:
+    """The views in which an actor was found most often: patterns of exchange are searched among these."""
+    return sorted((detection >= 0).sum(1).argsort(descending=True, stable=True)[:EXHAUSTIVE].tolist())
+
+
+def evidence(
+    cameras: Cameras,
+    names: tuple[str, ...],
+    pixels: Float[Tensor, "L T K 2"],
+    sigma: Float[Tensor, "L T K"],
+    skeleton: Float[Tensor, "L T K 3"] | None,
+    config: SwapConfig,
+) -> Evidence:
+    """The likeliest pattern of exchanged views in every frame, and what tells which side is left. `skeleton` is in the world's axes, m."""
+    L, T, K = sigma.shape
+    seen = torch.isfinite(sigma) & torch.isfinite(pixels).all(-1)
+    found = groups(names)
+    patterns = torch.tensor([(0, *p) for p in product((0, 1), repeat=L - 1)], dtype=torch.bool)
+    chosen, sides, votes = [], [], []
+    for group in found:
+        cost = _pattern_costs(cameras, pixels, sigma, group, patterns, config)
+        if skeleton is not None:
+            cost += _limb_costs(skeleton, group, patterns, config)
+        usual = chosen[0] if group.name == "head" and found[0].name == "arms" else torch.zeros(L, T, dtype=torch.bool)
+        chosen.append(patterns[_sequence(cost, patterns, usual, config)].T)
+        whole = torch.zeros(L, T, K, dtype=torch.bool)
+        whole[:, :, group.members] = chosen[-1][..., None]
+        p, s = exchanged(pixels, whole, names), exchanged(sigma, whole, names)
+        both = group.left + group.right
+        points = triangulate(cameras, p[:, :, both], s[:, :, both]).points
+        sides.append(points.unflatten(1, (2, len(group.left))))
+        visible = seen[:, :, both].any(-1)
+        votes.append(torch.stack([(visible & chosen[-1]).sum(0), (visible & ~chosen[-1]).sum(0)], -1))
+    middle = {name: _middle(cameras, pixels, sigma, names, name) for name in ("nose", "ear", "hip", "shoulder", "big_toe", "heel")}
+    return Evidence(torch.stack(chosen, -1), torch.stack(votes, 1).float(), tuple(sides), middle)
+
+
+def sides(names: tuple[str, ...], known: Evidence, config: SwapConfig) -> Bool[Tensor, "L T G"]:
+    """Which views exchanged which group, from the evidence of a whole take."""
+    return known.pattern ^ _turns(groups(names), known, config)
+
+
 def exchanges(
     cameras: Cameras,
     names: tuple[str, ...],
     pixels: Float[Tensor, "C T K 2"],
     sigma: Float[Tensor, "C T K"],
-    skeleton: Float[Tensor, "C T K 3"] | None,
+    lead: list[int],
+    sides: Bool[Tensor, "L T G"],
     config: SwapConfig,
 ) -> Bool[Tensor, "C T K"]:
-    """Keypoints of one actor that must take the place of their left or right counterpart. `skeleton` is in the world's axes, m."""
+    """Keypoints of some frames of one actor that must take the place of their left or right counterpart.
+
+    Views that are not among the leading are judged by what those say.
+    """
     C, T, K = sigma.shape
     result = torch.zeros(C, T, K, dtype=torch.bool)
     seen = torch.isfinite(sigma) & torch.isfinite(pixels).all(-1)
-    lead = sorted(seen.sum((1, 2)).argsort(descending=True, stable=True)[:EXHAUSTIVE].tolist())
-    some = cameras[lead]
     found = groups(names)
-    patterns = torch.tensor([(0, *p) for p in product((0, 1), repeat=len(lead) - 1)], dtype=torch.bool)
-    chosen, sides = [], []
-    for group in found:
-        cost = _pattern_costs(some, pixels[lead], sigma[lead], group, patterns, config)
-        if skeleton is not None:
-            cost += _limb_costs(skeleton[lead], group, patterns, config)
-        usual = chosen[0] if group.name == "head" and found[0].name == "arms" else torch.zeros(len(lead), T, dtype=torch.bool)
-        path = _sequence(cost, patterns, usual, config)
-        chosen.append(patterns[path].T)
-        whole = torch.zeros(len(lead), T, K, dtype=torch.bool)
-        whole[:, :, group.members] = chosen[-1][..., None]
-        p, s = exchanged(pixels[lead], whole, names), exchanged(sigma[lead], whole, names)
-        both = group.left + group.right
-        points = triangulate(some, p[:, :, both], s[:, :, both]).points
-        sides.append(points.unflatten(1, (2, len(group.left))))
-    middle = {name: _middle(some, pixels[lead], sigma[lead], names, name) for name in ("nose", "ear", "hip", "shoulder", "big_toe", "heel")}
-    turned = _turns(found, chosen, sides, middle, seen[lead], config)
-    for group, pattern, turn in zip(found, chosen, turned.T):
-        result[torch.tensor(lead)[:, None], :, torch.tensor(group.members)] = (pattern ^ turn)[:, None]
+    for g, group in enumerate(found):
+        result[torch.tensor(lead)[:, None], :, torch.tensor(group.members)] = sides[:, None, :, g]
     for c in sorted(set(range(C)) - set(lead)):
         _judge_alone(cameras, names, pixels, sigma, found, lead, c, result, config)
     return result & (seen | seen[:, :, list(mirrored(names))])
-
-
-def exchanged(values: Tensor, exchange: Bool[Tensor, "*axes K"], names: tuple[str, ...]) -> Tensor:
-    """Values (*axes, K) or (*axes, K, n), those marked replaced by their left or right counterpart's."""
-    other = list(mirrored(names))
-    axis = exchange.ndim - 1
-    mask = exchange if values.ndim == exchange.ndim else exchange[..., None]
-    return torch.where(mask, values.index_select(axis, torch.tensor(other)), values)
 
 
 def _pattern_costs(
@@ -205,11 +252,10 @@ def _middle(cameras: Cameras, pixels: Tensor, sigma: Tensor, names: tuple[str, .
     return triangulate(cameras, (pixels[:, :, i] + pixels[:, :, j]) / 2, sigma[:, :, [i, j]].amax(-1)).points
 
 
-def _turns(
-    found: list[Group], chosen: list[Tensor], sides: list[Tensor], middle: dict[str, Tensor], seen: Tensor, config: SwapConfig
-) -> Bool[Tensor, "T G"]:
+def _turns(found: list[Group], known: Evidence, config: SwapConfig) -> Bool[Tensor, "T G"]:
     """For each group whether its pattern must be inverted so that left is left."""
-    T, G = seen.shape[1], len(found)
+    T, G = known.votes.shape[:2]
+    middle = known.middle
     states = torch.tensor(list(product((0, 1), repeat=G)), dtype=torch.bool)
     unary = torch.zeros(T, len(states))
     change = torch.zeros(T, len(states), len(states))
@@ -217,9 +263,8 @@ def _turns(
     toes, nose = middle["big_toe"] - middle["heel"], middle["nose"] - middle["ear"]
     forward = {"arms": nose, "head": nose, "legs": toes}
     across = {}
-    for g, (group, pattern, points) in enumerate(zip(found, chosen, sides)):
-        visible = seen[:, :, group.left + group.right].any(-1)
-        swapped, kept = (visible & pattern).sum(0), (visible & ~pattern).sum(0)
+    for g, (group, points) in enumerate(zip(found, known.sides, strict=True)):
+        swapped, kept = known.votes[:, g].unbind(-1)
         apart = points[:, 0] - points[:, 1]
         trunk = apart[:, 0] if group.name != "head" else torch.full_like(apart[:, 0], torch.nan)  # elbows and knees may cross
         across[group.name] = torch.where(trunk.isnan(), apart.nanmean(1), trunk)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from rich.console import Console
@@ -17,17 +16,18 @@ from torch import Tensor
 
 from calibration.cameras import Cameras
 from calibration.triangulate import triangulate
-from rigs import rotation
 from studio.identity import identify
 from studio.people import IdentityConfig
-from studio.swaps import SwapConfig, exchanged, exchanges, groups
-from studio.values import Keypoints2D, Tracks3D
+from studio.swaps import EXHAUSTIVE, Evidence, SwapConfig, evidence, exchanges, groups, leading, sides
+from studio.tally import Tally, body_of, disagreement
+from studio.values import Footage, KeypointFiles, Keypoints2D, Tracks3D, of_actor
 
 if TYPE_CHECKING:
     from studio.take import Take
 
 console = Console(highlight=False)
-BODY = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle", "eye", "ear")
+SETTLED = 8
+"""Frames after which a neighbour no longer has a say in whether a keypoint jumped."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,11 @@ class TrackConfig:
     jump: float = 0.15
     """A keypoint that leaves its way for one or two frames by more than this, m, and twice its own motion, is an error."""
     chunk: int = 256
-    """Frames worked on at a time."""
+    """Frames triangulated at a time."""
+    block: int = 1000
+    """Frames in memory at a time."""
+    overlap: int = 64
+    """How far blocks look into their neighbours to find exchanged sides, frames."""
     identity: IdentityConfig = field(default_factory=IdentityConfig)
     exchange: bool = True
     """Whether to find views that exchanged left and right; otherwise they stay as the network named them."""
@@ -53,23 +57,31 @@ class TrackConfig:
 
 
 def track(take: Take, config: TrackConfig | None = None) -> Path:
-    """Write the take's `tracks3d.safetensors` from its keypoints, and notes for the report; the path of the tracks."""
+    """Write the take's `tracks3d.safetensors` from its keypoints, and notes for the report; the path of the tracks.
+
+    Keypoints are read and tracks written in blocks of frames, so memory does not grow with the take.
+    """
     config, begun = config or TrackConfig(), time.monotonic()
     cameras = take.cameras()
-    keypoints = Keypoints2D.read(take.keypoints_folder, cameras.names)
+    footage = KeypointFiles(take.keypoints_folder, cameras.names)
+    frames = footage.frames
+    tally = Tally(cameras, take.actors, frames)
     with Progress(console=console, transient=True) as bar:
-        job = bar.add_task("track", total=2 * keypoints.frames)
-        tracks = track_actors(cameras, keypoints, take.actors, config, lambda done: bar.update(job, completed=done))
-    apart = disagreement(cameras, keypoints, tracks)
-    warnings, numbers = _summary(cameras, keypoints, tracks, apart)
+        job = bar.add_task("track", total=3 * frames)
+        blocks = track_blocks(cameras, footage, take.actors, config, lambda done: bar.update(job, completed=done))
+        model = _nothing(footage.cut(slice(0, 0)), take.actors)
+        with model.writer(take.tracks_file, frames) as file:
+            for start, keypoints, tracks in blocks:
+                file.put(start, tracks)
+                tally.add(start, keypoints, tracks, disagreement(cameras, keypoints, tracks))
+    warnings, numbers = tally.said()
     for warning in warnings:
         console.print(f"[yellow]{warning}[/]")
     take.note("track", warnings, **numbers)
-    tracks.save(take.tracks_file)
     median, swaps = numbers["reprojection_px"], numbers["swapped_views"]
     error = "no reprojection" if median is None else f"reprojection {median:.1f} px median"
     many = f"{len(take.actors)} actor{'s' * (len(take.actors) > 1)} in {len(cameras)} views"
-    console.print(f"track: {keypoints.frames:,} frames, {many}, {error}, {swaps:,} views exchanged, {time.monotonic() - begun:.0f} s")
+    console.print(f"track: {frames:,} frames, {many}, {error}, {swaps:,} views exchanged, {time.monotonic() - begun:.0f} s")
     return take.tracks_file
 
 
@@ -78,157 +90,161 @@ def track_actors(
     keypoints: Keypoints2D,
     actors: Sequence[str],
     config: TrackConfig | None = None,
-    progress: Callable[[int], object] | None = None,
+    progress: Callable[[int], object] = lambda done: None,
 ) -> Tracks3D:
     """The actors' keypoints in the world, most prominent person first; NaN where nobody was found.
 
-    `progress` is told how many of twice the frames are done.
+    `progress` is told how many of three times the frames are done.
     """
-    config = config or TrackConfig()
-    if tuple(keypoints.cameras) != cameras.names:
-        raise ValueError(f"keypoints are of cameras {list(keypoints.cameras)}, the calibration of {list(cameras.names)}")
+    parts = [tracks for _, _, tracks in track_blocks(cameras, keypoints, actors, config or TrackConfig(), progress)]
+    axes = Tracks3D.time_axes()
+    first = _nothing(keypoints.cut(slice(0, 0)), actors)
+    return replace(first, **{name: torch.cat([getattr(p, name) for p in [first, *parts]], axis) for name, axis in axes.items()})
+
+
+def track_blocks(
+    cameras: Cameras, footage: Footage, actors: Sequence[str], config: TrackConfig, progress: Callable[[int], object] = lambda done: None
+) -> Iterator[tuple[int, Keypoints2D, Tracks3D]]:
+    """Tracks in consecutive blocks: first frame, what was seen, who is where.
+
+    Who plays which part, and which side is left, is decided for the whole take first, from a few numbers a frame.
+    """
+    facts, T = footage.cut(slice(0, 0)), footage.frames
+    if facts.cameras != cameras.names:
+        raise ValueError(f"keypoints are of cameras {list(facts.cameras)}, the calibration of {list(cameras.names)}")
+    detection, place = identify(cameras, footage, len(actors), config.identity, progress, config.block)
+    distance = [_distance(cameras, place[:, a]) for a in range(len(actors))]
+    sorted_sides = _sort_sides(cameras, footage, detection, distance, config, lambda done: progress(T + done))
+    overlap = config.overlap if len(cameras) > EXHAUSTIVE else SETTLED
+    for whole, kept in overlapping(T, config.block, overlap):
+        keypoints = footage.cut(whole)
+        tracks = replace(_nothing(keypoints, actors), detection=detection[:, whole].clone())
+        for a, far in enumerate(distance):
+            if sorted_sides is not None:
+                lead, sides = sorted_sides[a]
+                _exchange(cameras, keypoints, tracks, a, far[:, whole], lead, sides[:, whole], config)
+            for start in range(0, keypoints.frames, config.chunk):
+                part = slice(start, start + config.chunk)
+                _locate(cameras, keypoints.cut(part), tracks.cut(part), a, far[:, whole][:, part], config)
+            _drop_jumps(tracks, a, config)
+        progress(2 * T + whole.start + kept.stop)
+        yield whole.start + kept.start, keypoints.cut(kept), tracks.cut(kept)
+
+
+def overlapping(frames: int, block: int, overlap: int) -> Iterator[tuple[slice, slice]]:
+    """Stretches that reach `overlap` frames into their neighbours, and the part of each that is its own."""
+    for start in range(0, frames, block):
+        low, stop = max(start - overlap, 0), min(start + block, frames)
+        yield slice(low, min(stop + overlap, frames)), slice(start - low, stop - low)
+
+
+def _nothing(keypoints: Keypoints2D, actors: Sequence[str]) -> Tracks3D:
+    """Tracks of these frames in which nobody is found yet."""
     C, T, _, K = keypoints.confidence.shape
-    detection, place = identify(cameras, keypoints, len(actors), config.identity, progress)
-    A = len(actors)
-    tracks = Tracks3D(
-        keypoints=keypoints.keypoints,
+    A, facts = len(actors), keypoints
+    return Tracks3D(
+        keypoints=facts.keypoints,
         actors=tuple(actors),
-        fps=keypoints.fps,
-        first_frame=keypoints.first_frame,
+        fps=facts.fps,
+        first_frame=facts.first_frame,
         points=torch.full((T, A, K, 3), torch.nan),
         covariance=torch.full((T, A, K, 3, 3), torch.nan),
-        detection=detection,
+        detection=torch.full((C, T, A), -1),
         swapped=torch.zeros(C, T, A, dtype=torch.bool),
         trusted=torch.zeros(C, T, A, K, dtype=torch.bool),
         exchanged=torch.zeros(C, T, A, K, dtype=torch.bool),
     )
-    for a in range(A):
-        _sort_sides(cameras, keypoints, tracks, a, place[:, a], config)
-        for start in range(0, T, config.chunk):
-            part = slice(start, start + config.chunk)
-            _locate(cameras, keypoints, tracks, a, part, place[part, a], config)
-            if progress:
-                progress(T + (a * T + min(start + config.chunk, T)) // A)
-        _drop_jumps(tracks, a, config)
-    return tracks
 
 
-def observations(
-    keypoints: Keypoints2D, tracks: Tracks3D, actor: int, frames: slice = slice(None)
-) -> tuple[Float[Tensor, "C T K 2"], Float[Tensor, "C T K"]]:
-    """One actor's pixels and their standard deviation, px: chosen detection, exchanged back; NaN and infinite where not to be trusted."""
-    pixels, sigma, _ = _chosen(keypoints, tracks, actor, frames)
-    trusted = tracks.trusted[:, frames, actor] & torch.isfinite(sigma)
-    return torch.where(trusted[..., None], pixels, torch.nan), torch.where(trusted, sigma, torch.inf)
+def _distance(cameras: Cameras, place: Float[Tensor, "T 3"]) -> Float[Tensor, "C T"]:
+    """How far in front of each camera an actor is, m; the median of the take where nobody knows."""
+    depth = cameras.to_camera(place.double())[..., 2].clamp_min(0.3)
+    return torch.where(torch.isfinite(depth), depth, depth.nanmedian(1, keepdim=True).values.nan_to_num(3.0)) if len(place) else depth
 
 
-def disagreement(cameras: Cameras, keypoints: Keypoints2D, tracks: Tracks3D) -> Float[Tensor, "C T A"]:
-    """How far each view's own 3D body is from the triangulated one after the best similarity transform, median over the body, m.
-
-    NaN where a network gives no 3D, or fewer than six points can be compared. Umeyama 1991.
-    """
-    C, T, A = tracks.detection.shape
-    out = torch.full((C, T, A), torch.nan)
-    if keypoints.skeleton is None:
-        return out
-    body = _body(tracks.keypoints)
-    for a in range(A):
-        for start in range(0, T, 1024):
-            part = slice(start, start + 1024)
-            skeleton = _of_actor(keypoints.skeleton[:, part], tracks.detection[:, part, a], torch.nan)
-            skeleton = exchanged(skeleton, _exchange(tracks)[:, part, a], tracks.keypoints)[:, :, body]
-            turned = torch.einsum("cji,ctkj->ctki", cameras.R_camera_world.float(), skeleton)
-            out[:, part, a] = _misfit(turned, tracks.points[part, a][:, body].expand(C, -1, -1, -1))
-    return out
-
-
-def _misfit(source: Float[Tensor, "*b K 3"], target: Float[Tensor, "*b K 3"]) -> Float[Tensor, "*b"]:
-    """Median distance after the similarity that brings source to target, m; NaN for fewer than six points."""
-    both = torch.isfinite(source).all(-1) & torch.isfinite(target).all(-1)
-    weight = both[..., None].float() / both.sum(-1).clamp_min(1)[..., None, None]
-    x, y = (torch.where(both[..., None], p, 0.0) for p in (source, target))
-    x, y = (torch.where(both[..., None], p - (p * weight).sum(-2, keepdim=True), 0.0) for p in (x, y))
-    M = (y * weight).mT @ x
-    R = rotation.project_to_rotation(M + 1e-12 * torch.eye(3))
-    scale = (R * M).sum((-1, -2)) / (x.square() * weight).sum((-1, -2)).clamp_min(1e-9)
-    apart = (y - scale[..., None, None] * x @ R.mT).norm(dim=-1)
-    median = torch.where(both, apart, torch.nan).nanmedian(-1).values
-    return torch.where(both.sum(-1) >= 6, median, torch.nan)
-
-
-def _of_actor(values: Float[Tensor, "C T D *k"], detection: Int[Tensor, "C T"], empty: float) -> Float[Tensor, "C T *k"]:
-    """The values of the chosen detection."""
-    index = detection.clamp_min(0).view(*detection.shape, *(1,) * (values.ndim - 2)).expand(-1, -1, 1, *values.shape[3:])
-    picked = values.gather(2, index)[:, :, 0]
-    return torch.where(detection.view(*detection.shape, *(1,) * (picked.ndim - 2)) >= 0, picked, empty)
-
-
-def _exchange(tracks: Tracks3D) -> Bool[Tensor, "C T A K"]:
-    if tracks.exchanged is not None:
-        return tracks.exchanged
-    return tracks.swapped[..., None].expand(*tracks.swapped.shape, len(tracks.keypoints))
-
-
-def _chosen(keypoints: Keypoints2D, tracks: Tracks3D, actor: int, frames: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels, sigma (infinite where not seen) and confidence of an actor's detections, exchanged back."""
-    which = tracks.detection[:, frames, actor]
-    pixels = _of_actor(keypoints.pixels[:, frames], which, torch.nan)
-    sigma = _of_actor(keypoints.sigma[:, frames], which, torch.inf)
-    confidence = _of_actor(keypoints.confidence[:, frames], which, 0.0)
-    seen = torch.isfinite(pixels).all(-1) & torch.isfinite(sigma) & (sigma > 0) & (confidence > 0)
-    sigma = torch.where(seen, sigma, torch.inf)
-    mask = _exchange(tracks)[:, frames, actor]
-    return tuple(exchanged(v, mask, tracks.keypoints) for v in (pixels, sigma, torch.where(seen, confidence, 0.0)))  # type: ignore[return-value]
-
-
-def _loosened(cameras: Cameras, sigma: Tensor, place: Float[Tensor, "T 3"], placement: float) -> Float[Tensor, "C T K"]:
+def _loosened(cameras: Cameras, sigma: Float[Tensor, "C T K"], distance: Float[Tensor, "C T"], placement: float) -> Float[Tensor, "C T K"]:
     """Sigma with the landmarks' uncertain place on the body added, px."""
-    depth = (cameras.to_camera(place.double())[..., 2]).clamp_min(0.3)
-    depth = torch.where(torch.isfinite(depth), depth, depth.nanmedian(1, keepdim=True).values.nan_to_num(3.0))
-    return (sigma.square() + (placement * cameras.focal.mean(1)[:, None] / depth).float()[..., None].square()).sqrt()
+    return (sigma.square() + (placement * cameras.focal.mean(1)[:, None] / distance).float()[..., None].square()).sqrt()
 
 
-def _sort_sides(cameras: Cameras, keypoints: Keypoints2D, tracks: Tracks3D, a: int, place: Tensor, config: TrackConfig) -> None:
-    """Find an actor's exchanged limbs (in `tracks`). Only the body's points are compared, so only they are copied for the whole take."""
-    if not config.exchange or tracks.exchanged is None or not keypoints.frames:
-        return
-    few = [k for k, n in enumerate(tracks.keypoints) if not any(part in n for part in ("face-", "hand", "finger", "thumb"))]
-    names = tuple(tracks.keypoints[k] for k in few)
-    which = tracks.detection[:, :, a]
+def _limbs(
+    cameras: Cameras, keypoints: Keypoints2D, which: Int[Tensor, "C T"], distance: Tensor, config: TrackConfig
+) -> tuple[tuple[str, ...], Tensor, Tensor, Tensor | None]:
+    """The body's points, which alone are compared between views: names, an actor's pixels, sigma, and directions in the world."""
+    few = [k for k, n in enumerate(keypoints.keypoints) if not any(part in n for part in ("face-", "hand", "finger", "thumb"))]
     pixels, sigma, confidence = (
-        _of_actor(v[:, :, :, few], which, e)
+        of_actor(v[:, :, :, few], which, e)
         for v, e in ((keypoints.pixels, torch.nan), (keypoints.sigma, torch.inf), (keypoints.confidence, 0.0))
     )
-    sigma = torch.where(confidence > 0, _loosened(cameras, sigma, place, config.placement), torch.inf)
+    sigma = torch.where(confidence > 0, _loosened(cameras, sigma, distance, config.placement), torch.inf)
     skeleton = None
     if keypoints.skeleton is not None:
-        own = _of_actor(keypoints.skeleton[:, :, :, few], which, torch.nan)
+        own = of_actor(keypoints.skeleton[:, :, :, few], which, torch.nan)
         skeleton = torch.einsum("cji,ctkj->ctki", cameras.R_camera_world.float(), own)
-    found = exchanges(cameras, names, pixels, sigma, skeleton, config.swap) & (which >= 0)[..., None]
+    return tuple(keypoints.keypoints[k] for k in few), pixels, sigma, skeleton
+
+
+def _sort_sides(
+    cameras: Cameras,
+    footage: Footage,
+    detection: Int[Tensor, "C T A"],
+    distance: list[Float[Tensor, "C T"]],
+    config: TrackConfig,
+    progress: Callable[[int], object],
+) -> list[tuple[list[int], Bool[Tensor, "L T G"]]] | None:
+    """For each actor the leading views, and which of them exchanged which limbs; None where that is not asked for."""
+    if not config.exchange or not footage.frames:
+        return None
+    leads = [leading(detection[:, :, a]) for a in range(len(distance))]
+    known: list[list[Evidence]] = [[] for _ in leads]
+    names: tuple[str, ...] = ()
+    for whole, kept in overlapping(footage.frames, config.block, config.overlap):
+        keypoints = footage.cut(whole)
+        for a, lead in enumerate(leads):
+            names, pixels, sigma, skeleton = _limbs(cameras, keypoints, detection[:, whole, a], distance[a][:, whole], config)
+            own = None if skeleton is None else skeleton[lead]
+            known[a].append(evidence(cameras[lead], names, pixels[lead], sigma[lead], own, config.swap).cut(kept))
+        progress(whole.start + kept.stop)
+    return [(lead, sides(names, Evidence.joined(parts), config.swap)) for lead, parts in zip(leads, known, strict=True)]
+
+
+def _exchange(
+    cameras: Cameras,
+    keypoints: Keypoints2D,
+    tracks: Tracks3D,
+    a: int,
+    distance: Float[Tensor, "C T"],
+    lead: list[int],
+    sides: Bool[Tensor, "L T G"],
+    config: TrackConfig,
+) -> None:
+    """Mark an actor's exchanged limbs (in `tracks`)."""
+    assert tracks.exchanged is not None
+    which = tracks.detection[:, :, a]
+    names, pixels, sigma, _ = _limbs(cameras, keypoints, which, distance, config)
+    found = exchanges(cameras, names, pixels, sigma, lead, sides, config.swap) & (which >= 0)[..., None]
     for body, whole in zip(groups(names), groups(tracks.keypoints)):
-        decided = found[:, :, body.members].any(-1, keepdim=True)
-        tracks.exchanged[:, :, a, whole.members] = decided
+        tracks.exchanged[:, :, a, whole.members] = found[:, :, body.members].any(-1, keepdim=True)
     limbs = [k for k, n in enumerate(names) if n.endswith(("elbow", "wrist", "knee", "ankle"))]
     tracks.swapped[:, :, a] = found[:, :, limbs].float().mean(-1) > 0.4
 
 
-def _locate(cameras: Cameras, keypoints: Keypoints2D, tracks: Tracks3D, a: int, part: slice, place: Tensor, config: TrackConfig) -> None:
-    """Triangulate some frames of an actor and decide whom to trust (in `tracks`)."""
-    body = _body(tracks.keypoints)
+def _locate(cameras: Cameras, keypoints: Keypoints2D, tracks: Tracks3D, a: int, distance: Tensor, config: TrackConfig) -> None:
+    """Triangulate an actor and decide whom to trust (in `tracks`)."""
+    body = body_of(tracks.keypoints)
     for again in (False, True):
-        pixels, raw, confidence = _chosen(keypoints, tracks, a, part)
-        sigma = _loosened(cameras, raw, place, config.placement)
-        found = triangulate(cameras, pixels, sigma, threshold=config.threshold)
+        pixels, raw, confidence = tracks.chosen(keypoints, a)
+        found = triangulate(cameras, pixels, _loosened(cameras, raw, distance, config.placement), threshold=config.threshold)
         seen = torch.isfinite(raw)
         known = seen[:, :, body] & torch.isfinite(found.points[..., body, 0])
         share = (found.inlier[:, :, body] & known).sum(-1) / known.sum(-1).clamp_min(1)
         wrong = (known.sum(-1) >= 4) & (share < config.wrong_view) & ((share >= config.wrong_view).sum(0) >= 2)
         if again or not bool(wrong.any()):
             break
-        tracks.detection[:, part, a] = torch.where(wrong, -1, tracks.detection[:, part, a])
+        tracks.detection[:, :, a] = torch.where(wrong, -1, tracks.detection[:, :, a])
     sole = (seen.sum(0) == 1) & seen & (confidence >= config.sole_confidence)
-    tracks.points[part, a], tracks.covariance[part, a] = found.points, found.covariance
-    tracks.trusted[:, part, a] = found.inlier | sole
+    tracks.points[:, a], tracks.covariance[:, a] = found.points, found.covariance
+    tracks.trusted[:, :, a] = found.inlier | sole
 
 
 def _drop_jumps(tracks: Tracks3D, a: int, config: TrackConfig) -> None:
@@ -244,40 +260,3 @@ def _drop_jumps(tracks: Tracks3D, a: int, config: TrackConfig) -> None:
             tracks.points[:, a][off] = torch.nan
             tracks.covariance[:, a][off] = torch.nan
             tracks.trusted[:, :, a] &= ~off
-
-
-def _body(names: tuple[str, ...]) -> list[int]:
-    return [k for k, n in enumerate(names) if n in {f"{s}_{p}" for s in ("left", "right") for p in BODY} | {"nose"}]
-
-
-def _summary(cameras: Cameras, keypoints: Keypoints2D, tracks: Tracks3D, apart: Tensor) -> tuple[list[str], dict]:
-    """Warnings in plain sentences, and numbers for the report."""
-    warnings, body = [], _body(tracks.keypoints)
-    errors = []
-    for a, actor in enumerate(tracks.actors):
-        found = torch.isfinite(tracks.points[:, a, :, 0][:, body]).any(-1)
-        if not bool(found.any()):
-            warnings.append(
-                f"{actor}: nobody was found in two views at once. Check that the cameras see the same person at the same time, "
-                "and that the calibration belongs to these videos."
-            )
-        elif (lost := 1 - found.float().mean().item()) > 0.05:
-            warnings.append(f"{actor}: not found in {lost:.0%} of the frames.")
-        pixels, _ = observations(keypoints, tracks, a)
-        errors.append((cameras.project(tracks.points[:, a].double()) - pixels).norm(dim=-1)[:, :, body].float())
-        for c, name in enumerate(cameras.names):
-            present = tracks.detection[c, :, a] >= 0
-            trusted = tracks.trusted[c, :, a][:, body][present].float().mean().item() if present.any() else 1.0
-            if trusted < 0.5:
-                warnings.append(f"{actor}: camera {name!r} disagrees with the others in {1 - trusted:.0%} of the body's keypoints.")
-    error = torch.stack(errors)
-    median = error[torch.isfinite(error)].median().item() if torch.isfinite(error).any() else None
-    own = {n: v for n, v in zip(cameras.names, (apart.flatten(1) * 1e3).nanmedian(1).values.tolist()) if v == v}
-    for name, mm in own.items():
-        if mm > max(100, 2 * float(np.median(list(own.values())))):
-            warnings.append(
-                f"camera {name!r}: the 3D body that the network sees there is {mm:.0f} mm from what all views give; "
-                "is its person hidden, or the camera moved?"
-            )
-    numbers = {"reprojection_px": median, "swapped_views": int(tracks.swapped.sum()), "own_skeleton_mm": own}
-    return warnings, numbers

@@ -6,87 +6,17 @@ NaN pixels or zero confidence mean not seen.
 
 from __future__ import annotations
 
-import json
-import os
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Protocol, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-
-class Stored:
-    """A frozen dataclass of tensors and small facts, kept in one safetensors file."""
-
-    def save(self, path: Path, **record: Any) -> None:
-        """Write to a temporary name, then rename. `record` (input hashes, config) goes into the header."""
-        tensors, facts = {}, {}
-        for f in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, f.name)
-            if isinstance(value, Tensor):
-                tensors[f.name] = value.detach().cpu().contiguous()
-            else:
-                facts[f.name] = value
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".partial")
-        save_file(tensors, temporary, metadata={"kind": type(self).__name__, "facts": json.dumps(facts), "record": json.dumps(record)})
-        os.replace(temporary, path)
-
-    @classmethod
-    def load(cls, path: Path, frames: slice | None = None) -> Self:
-        """Read a file written by `save`, or only some consecutive frames of it (nothing else is then read from disk).
-
-        A `ValueError` names the file when it is of another kind or damaged.
-        """
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                axes = cls.time_axes() if frames is not None else {}
-                tensors = {key: cls._slice(file, key, axes.get(key), frames) for key in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path}: not a readable safetensors file ({error}); delete it and run the stage again") from error
-        if header.get("kind") != cls.__name__:
-            raise ValueError(f"{path}: holds {header.get('kind', 'something else')}, not {cls.__name__}")
-        facts = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(header["facts"]).items()}
-        return cls(**facts, **tensors)
-
-    @classmethod
-    def count(cls, path: Path) -> int:
-        """Number of frames in a file, without reading them."""
-        name, axis = next(iter(cls.time_axes().items()))
-        with safe_open(path, framework="pt") as file:
-            return file.get_slice(name).get_shape()[axis]
-
-    @classmethod
-    def time_axes(cls) -> dict[str, int]:
-        """Which axis of each tensor counts frames: where its annotation says `T`."""
-        found = {}
-        for f in fields(cls):  # type: ignore[arg-type]
-            dims = re.search(r"""["']([^"']+)["']""", str(f.type))
-            if dims and "T" in dims[1].split():
-                found[f.name] = dims[1].split().index("T")
-        return found
-
-    @staticmethod
-    def _slice(file: Any, key: str, axis: int | None, frames: slice | None) -> Tensor:
-        if axis is None or frames is None:
-            return file.get_tensor(key)
-        return file.get_slice(key)[(*(slice(None),) * axis, frames)]
-
-    @staticmethod
-    def record(path: Path) -> dict[str, Any]:
-        """The `record` a file was saved with; empty where there is no readable file."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                return json.loads((file.metadata() or {}).get("record", "{}"))
-        except (OSError, SafetensorError, json.JSONDecodeError):
-            return {}
+from rigs.keypoints import mirrored
+from studio.stored import Stored
 
 
 @dataclass(frozen=True)
@@ -146,6 +76,37 @@ class Keypoints2D(Stored):
         return cls(names, first.keypoints, first.network, first.fps, first.first_frame, pixels, sigma, confidence, skeleton)
 
 
+class Footage(Protocol):
+    """What the networks saw of a take, in memory or on disk; only the frames asked for need to be in memory."""
+
+    @property
+    def frames(self) -> int:
+        """Number of frames."""
+        ...
+
+    def cut(self, frames: slice) -> Keypoints2D:
+        """Some consecutive frames of all cameras."""
+        ...
+
+
+@dataclass(frozen=True)
+class KeypointFiles:
+    """The keypoints of some cameras on disk, one file each."""
+
+    folder: Path
+    cameras: tuple[str, ...]
+
+    @property
+    def frames(self) -> int:
+        """Number of frames that all files have; a `FileNotFoundError` or `ValueError` names a file that does not fit."""
+        Keypoints2D.read(self.folder, self.cameras, slice(0, 0))
+        return min(Keypoints2D.count(self.folder / f"{c}.safetensors") for c in self.cameras)
+
+    def cut(self, frames: slice) -> Keypoints2D:
+        """Some consecutive frames, read now."""
+        return Keypoints2D.read(self.folder, self.cameras, frames)
+
+
 @dataclass(frozen=True)
 class Tracks3D(Stored):
     """Who is who, and where their keypoints are."""
@@ -166,6 +127,42 @@ class Tracks3D(Stored):
     """Keypoints of that detection (after the exchange) that agree with the other views."""
     exchanged: Bool[Tensor, "C T A K"] | None = None
     """Which keypoints of that detection take the place of their left or right counterpart; None for all of a swapped view."""
+
+    def chosen(self, keypoints: Keypoints2D, actor: int) -> tuple[Float[Tensor, "C T K 2"], Float[Tensor, "C T K"], Float[Tensor, "C T K"]]:
+        """Pixels, sigma (px; infinite where not seen), confidence of an actor's detections in the same frames, sides put back."""
+        which = self.detection[:, :, actor]
+        pixels = of_actor(keypoints.pixels, which, torch.nan)
+        sigma = of_actor(keypoints.sigma, which, torch.inf)
+        confidence = of_actor(keypoints.confidence, which, 0.0)
+        seen = torch.isfinite(pixels).all(-1) & torch.isfinite(sigma) & (sigma > 0) & (confidence > 0)
+        values = pixels, torch.where(seen, sigma, torch.inf), torch.where(seen, confidence, 0.0)
+        return tuple(exchanged(v, self.exchange(actor), self.keypoints) for v in values)  # type: ignore[return-value]
+
+    def observations(self, keypoints: Keypoints2D, actor: int) -> tuple[Float[Tensor, "C T K 2"], Float[Tensor, "C T K"]]:
+        """One actor's pixels and their standard deviation, px, in the same frames; NaN and infinite where not to be trusted."""
+        pixels, sigma, _ = self.chosen(keypoints, actor)
+        trusted = self.trusted[:, :, actor] & torch.isfinite(sigma)
+        return torch.where(trusted[..., None], pixels, torch.nan), torch.where(trusted, sigma, torch.inf)
+
+    def exchange(self, actor: int) -> Bool[Tensor, "C T K"]:
+        """Which of an actor's keypoints take the place of their left or right counterpart."""
+        if self.exchanged is not None:
+            return self.exchanged[:, :, actor]
+        return self.swapped[:, :, actor, None].expand(*self.swapped.shape[:2], len(self.keypoints))
+
+
+def of_actor(values: Float[Tensor, "C T D *k"], detection: Int[Tensor, "C T"], empty: float) -> Float[Tensor, "C T *k"]:
+    """The values of the chosen detection, `empty` where there is none (-1)."""
+    index = detection.clamp_min(0).view(*detection.shape, *(1,) * (values.ndim - 2)).expand(-1, -1, 1, *values.shape[3:])
+    picked = values.gather(2, index)[:, :, 0]
+    return torch.where(detection.view(*detection.shape, *(1,) * (picked.ndim - 2)) >= 0, picked, empty)
+
+
+def exchanged(values: Tensor, exchange: Bool[Tensor, "*axes K"], names: tuple[str, ...]) -> Tensor:
+    """Values (*axes, K) or (*axes, K, n), those marked replaced by their left or right counterpart's."""
+    axis = exchange.ndim - 1
+    mask = exchange if values.ndim == exchange.ndim else exchange[..., None]
+    return torch.where(mask, values.index_select(axis, torch.tensor(mirrored(names))), values)
 
 
 @dataclass(frozen=True)

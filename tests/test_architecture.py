@@ -44,6 +44,18 @@ def test_nothing_outside_imports_training_code():
     assert not wrong, wrong
 
 
+def test_stages_do_not_import_each_other():
+    stages = {"detect", "track", "fit", "export", "review"}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources("studio")
+        if (own := path.relative_to(ROOT).with_suffix("").parts[1]) in stages
+        for name in imports(path)
+        if name.startswith("studio.") and name.split(".")[1] in stages - {own}
+    ]
+    assert not wrong, wrong
+
+
 def test_the_smplx_package_is_imported_only_where_a_user_loads_such_a_file():
     wrong = [
         str(path.relative_to(ROOT))

@@ -13,7 +13,7 @@ import torch
 
 from calibration.cameras import Cameras
 from rigs.keypoints import BODY_25B, COCO_17, FEET, LEFT_HAND, RIGHT_HAND, mirrored
-from studio.track import TrackConfig, disagreement, observations, track, track_actors
+from studio.track import TrackConfig, disagreement, track, track_actors
 from studio.values import Keypoints2D, Tracks3D
 
 NAMES = COCO_17 + FEET
@@ -300,7 +300,7 @@ def test_observations_carry_the_exchange_and_leave_out_what_is_not_trusted():
     elbow = NAMES.index("right_elbow")
     dirty.pixels[0, 10:15, 0, elbow] += 150
     tracks = track_actors(cameras, dirty, ACTOR)
-    pixels, sigma = observations(dirty, tracks, 0)
+    pixels, sigma = tracks.observations(dirty, 0)
     assert bool(pixels[0, 10:15, elbow].isnan().all() and sigma[0, 10:15, elbow].isinf().all())
     kept = torch.isfinite(sigma)
     assert kept.float().mean() > 0.97
@@ -375,6 +375,41 @@ def test_chunks_do_not_change_the_result():
     torch.testing.assert_close(whole.points, parts.points, atol=1e-5, rtol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("cameras", [4, 9])
+def test_seams_between_blocks_change_nobody_and_no_side(cameras):
+    C, T = cameras, 150
+    rig = ring(C)
+    people = [person(T, 30 + i, path=np.full((T, 2), 0.9 * (i - 0.5))) for i in range(2)]
+    keypoints, _ = shuffled(seen(rig, people, 4), 4)
+    swapped = intervals(C, T, 4)
+    swapped[2, 70:90] = True  # across a seam
+    keypoints = with_swaps(keypoints, swapped)
+    keypoints.pixels[1, 60:85] = torch.nan  # so is a view that sees nobody
+    keypoints.pixels[:, 79, :, NAMES.index("left_wrist")] += 400  # and a keypoint that jumps at one
+    actors = ("a", "b")
+    whole = track_actors(rig, keypoints, actors)
+    parts = track_actors(rig, keypoints, actors, TrackConfig(block=40, overlap=30))
+    assert bool((whole.detection == parts.detection).all())
+    assert whole.swapped.any() and (whole.swapped != parts.swapped).float().mean() < 0.002
+    assert whole.exchanged is not None and parts.exchanged is not None
+    assert (whole.exchanged != parts.exchanged).float().mean() < 0.002
+    assert (whole.points.isnan() != parts.points.isnan()).float().mean() < 0.002
+    assert (whole.points - parts.points).norm(dim=-1).nan_to_num(0).quantile(0.998) < 1e-5
+
+
+def test_the_stage_in_blocks_writes_the_same_file_and_the_same_numbers(tmp_path):
+    cameras, truth = ring(3), person(60, 9)
+    keypoints = with_swaps(seen(cameras, [truth], 9), intervals(3, 60, 9))
+    found = {}
+    for block in (1000, 16):
+        take = stand_in(tmp_path / str(block), cameras, keypoints)
+        found[block] = Tracks3D.load(track(take, TrackConfig(block=block))), take.kept
+    torch.testing.assert_close(found[16][0].points, found[1000][0].points, atol=1e-5, rtol=0, equal_nan=True)
+    assert found[16][0].first_frame == found[1000][0].first_frame == 0
+    assert found[16][1][0] == found[1000][1][0]
+    assert found[16][1][1]["reprojection_px"] == pytest.approx(found[1000][1][1]["reprojection_px"], abs=0.01)
+
+
 def footage() -> tuple[Cameras, Keypoints2D]:
     folder = Path(os.environ.get("STUDIO_DATA", Path(__file__).parents[2] / "shared" / "data")) / "pose2sim_single" / "reference"
     if not folder.is_dir():
@@ -403,7 +438,7 @@ def test_on_real_footage_an_injected_swap_is_undone_and_the_man_is_found_everywh
     cameras, keypoints = footage()
     clean = track_actors(cameras, keypoints, ACTOR)
     assert torch.isfinite(clean.points).all(-1).float().mean() > 0.99
-    pixels, _ = observations(keypoints, clean, 0)
+    pixels, _ = clean.observations(keypoints, 0)
     residual = (cameras.project(clean.points[:, 0].double()) - pixels).norm(dim=-1)
     assert residual[torch.isfinite(residual)].median() < 15  # the cameras agree only to a few frames
     swapped = np.zeros((4, 100), bool)

@@ -18,7 +18,6 @@ from rigs.catalogue import open_body
 from rigs.rotation import log
 from studio.fit.person import FitConfig, Fitted, Observed, fit_actor
 from studio.take import Take
-from studio.track import observations
 from studio.values import Keypoints2D, Motion, Tracks3D
 
 __all__ = ["FitConfig", "Fitted", "Observed", "StoredTake", "fit", "fit_actor"]
@@ -45,7 +44,7 @@ class StoredTake:
             return replace(parts[0], **joined)
         keypoints = Keypoints2D.read(self.keypoints_folder, self.cameras.names, frames)
         tracks = Tracks3D.load(self.tracks_file, frames)
-        pixels, sigma = observations(keypoints, tracks, self.actor)
+        pixels, sigma = tracks.observations(keypoints, self.actor)
         return Observed(self.cameras, keypoints.keypoints, keypoints.network, keypoints.fps, pixels, sigma, tracks.points[:, self.actor])
 
     def coverage(self) -> Int[Tensor, "T"]:
