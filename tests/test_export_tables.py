@@ -48,7 +48,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_csv_rows_are_world_positions_in_metres_at_video_frames(scene, tmp_path):
     body, moved = scene
-    path = writer.write(tmp_path / "joints.csv", points.joints(moved, body))
+    path = writer.write(tmp_path / "joints.csv", [points.joints(moved, body)])
     assert path.read_text().splitlines()[0] == "frame,time,name,x,y,z,sigma"
     table, posed = rows(path), truth(body, moved)
     assert len(table) == len(moved.translation) * 55
@@ -75,7 +75,7 @@ def test_a_missing_point_has_no_row_and_an_unknown_sigma_an_empty_cell(tmp_path)
     position = torch.ones(2, 2, 3)
     position[1, 0, 2] = torch.nan
     sigma = torch.tensor([[0.5, torch.nan], [0.1, torch.inf]])
-    path = writer.write(tmp_path / "few.csv", points.Points(("a", "b"), position, sigma, 50.0, 0))
+    path = writer.write(tmp_path / "few.csv", [points.Points(("a", "b"), position, sigma, 50.0, 0)])
     lines = [
         "0,0.000000,a,1.000000,1.000000,1.000000,0.500000",
         "0,0.000000,b,1.000000,1.000000,1.000000,",
@@ -88,7 +88,7 @@ def test_a_missing_point_has_no_row_and_an_unknown_sigma_an_empty_cell(tmp_path)
 def test_trc_has_opensims_header_and_the_chosen_up_axis(scene, tmp_path, up):
     body, moved = scene
     found = points.fitted(moved, body)
-    lines = [line.split("\t") for line in trc.write(tmp_path / "ann.trc", found, up).read_text().splitlines()]
+    lines = [line.split("\t") for line in trc.write(tmp_path / "ann.trc", [found], len(moved.translation), up).read_text().splitlines()]
     T, N = found.position.shape[:2]
     assert lines[0] == ["PathFileType", "4", "(X/Y/Z)", "ann.trc"]
     assert dict(zip(lines[1], lines[2])) | {"NumFrames": str(T), "NumMarkers": str(N), "Units": "m", "OrigDataStartFrame": "120"} == dict(
@@ -136,6 +136,14 @@ def test_pose_correctives_that_files_cannot_hold_are_told(scene, take, monkeypat
     assert any("ann: FBX and GLB leave out the pose correctives" in w for w in take.notes()["export"]["warnings"])
     export(take, ExportConfig(formats=("bvh",)))
     assert not take.notes()["export"]["warnings"]
+
+
+def test_long_takes_are_written_in_pieces_to_the_same_bytes(take, monkeypatch):
+    whole = {p.name: p.read_bytes() for p in export(take, ExportConfig(fps=50)).iterdir()}
+    monkeypatch.setattr("studio.export.points.BATCH", 7)
+    monkeypatch.setattr("studio.export.animation.PIECE", 13)
+    monkeypatch.setattr("studio.export.bvh.PIECE", 13)
+    assert whole == {p.name: p.read_bytes() for p in export(take, ExportConfig(fps=50)).iterdir()}
 
 
 def test_exporting_twice_gives_the_same_bytes(take):

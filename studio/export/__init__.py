@@ -13,7 +13,7 @@ from rich import print as tell
 from rigs import catalogue
 from rigs.body import Body
 from studio.export import bvh, csv, fbx, glb, points, trc
-from studio.export.animation import Character, Rest, character, resampled
+from studio.export.animation import Character, Rest, character, checked, resampled
 from studio.values import Motion, Tracks3D
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ class Performance:
     motion: Motion
     body: Body
     character: Character
-    tracks: Tracks3D | None
-    """What was triangulated, where the take still has it."""
+    tracks_file: Path | None
+    """Where what was triangulated of this actor lies, if the take still has it."""
 
     @property
     def actor(self) -> str:
@@ -74,14 +74,16 @@ def _fbx(performance: Performance, folder: Path, config: ExportConfig) -> list[P
 
 
 def _trc(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:
-    return [trc.write(folder / f"{performance.actor}.trc", points.fitted(performance.motion, performance.body), config.trc_up)]
+    motion = performance.motion
+    rows = points.in_batches(points.fitted, motion, performance.body)
+    return [trc.write(folder / f"{performance.actor}.trc", rows, len(motion.translation), config.trc_up)]
 
 
 def _csv(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:
     motion, body, actor = performance.motion, performance.body, performance.actor
-    tables = {"points": points.fitted(motion, body), "joints": points.joints(motion, body)}
-    if performance.tracks is not None and actor in performance.tracks.actors:
-        tables["triangulated"] = points.triangulated(performance.tracks, actor)
+    tables = {"points": points.in_batches(points.fitted, motion, body), "joints": points.in_batches(points.joints, motion, body)}
+    if performance.tracks_file is not None:
+        tables["triangulated"] = points.triangulated_in_batches(performance.tracks_file, actor)
     written = [csv.write(folder / f"{name}_{actor}.csv", table) for name, table in tables.items()]
     if body.expression_names:
         written.append(csv.write_face(folder / f"face_{actor}.csv", motion, body.expression_names))
@@ -103,10 +105,10 @@ def _character(motion: Motion, body: Body, config: ExportConfig) -> Character:
     return animated if config.fps is None else resampled(animated, config.fps)
 
 
-def _warnings(performances: list[Performance], config: ExportConfig) -> list[str]:
+def _warnings(bound: list[tuple[Motion, Body]], config: ExportConfig) -> list[str]:
     """What the files lack, in plain sentences."""
     found, chosen = [], set(config.formats)
-    for actor, body in ((p.actor, p.body) for p in performances):
+    for actor, body in ((motion.actor, body) for motion, body in bound):
         if body.skin.pose_basis is not None and {"fbx", "glb"} & chosen:
             found.append(f"{actor}: FBX and GLB leave out the pose correctives of body {body.name!r}; its skin bends plainly there")
         if not body.keypoint_names and {"trc", "csv"} & chosen:
@@ -122,22 +124,25 @@ def export(take: Take, config: ExportConfig) -> Path:
     """
     if unknown := [name for name in config.formats if name not in EXPORTERS]:
         raise ValueError(f"export: formats: unknown {unknown}; known are {sorted(EXPORTERS)}")
-    begin, folder = time.perf_counter(), take.folder / "export"
-    tracks_file = take.folder / "tracks3d.safetensors"
-    tracks = Tracks3D.load(tracks_file) if tracks_file.is_file() else None
-    performances = []
+    begin, folder, tracks = time.perf_counter(), take.folder / "export", take.folder / "tracks3d.safetensors"
+    tracked = Tracks3D.load(tracks, slice(0, 0)).actors if tracks.is_file() else ()
+    bound: list[tuple[Motion, Body]] = []
     for actor in take.actors:
         path = take.folder / f"motion_{actor}.safetensors"
         if not path.is_file():
             raise FileNotFoundError(f"{path}: actor {actor!r} has no motion; run the fit first")
         motion = Motion.load(path)
-        body = catalogue.open_body(motion.body)
-        performances.append(Performance(motion, body, _character(motion, body, config), tracks))
+        bound.append((motion, catalogue.open_body(motion.body)))
+        checked(*bound[-1])
     folder.mkdir(parents=True, exist_ok=True)
-    written = [path for performance in performances for name in config.formats for path in EXPORTERS[name](performance, folder, config)]
-    if config.together and "glb" in config.formats and len(performances) > 1:
-        written.append(glb.write(folder / "together.glb", [p.character for p in performances], clip="together"))
-    warnings = _warnings(performances, config)
+    written, together = [], []
+    for motion, body in bound:
+        performance = Performance(motion, body, _character(motion, body, config), tracks if motion.actor in tracked else None)
+        written += [path for name in config.formats for path in EXPORTERS[name](performance, folder, config)]
+        together += [performance.character] if config.together and "glb" in config.formats and len(bound) > 1 else []
+    if together:
+        written.append(glb.write(folder / "together.glb", together, clip="together"))
+    warnings = _warnings(bound, config)
     take.note("export", warnings, files=len(written))
     for warning in warnings:
         tell(f"[yellow]{warning}[/]")

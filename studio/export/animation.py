@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,6 +19,15 @@ from studio.values import Motion
 Rest = Literal["t", "a"]
 TO_Y_UP = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)
 """Rotation from the studio's world (z up; a body at rest faces -y) to animators' (y up; it faces +z). Left stays at +x."""
+
+
+PIECE = 2000
+"""Frames whose rotations are worked out at once: what comes in between is many times larger than what goes in and out."""
+
+
+def in_pieces(function: Callable[[Tensor], Tensor], values: Float[Tensor, "T ..."]) -> Float[Tensor, "T ..."]:
+    """`function` of every frame, some frames at a time."""
+    return torch.cat([function(part) for part in values.split(PIECE)])
 
 
 def y_up(points: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3"]:
@@ -116,8 +126,11 @@ def character(motion: Motion, body: Body, rest: Rest = "t", rebound: bool = Fals
     drop = torch.tensor([0.0, 0, 1], dtype=torch.float64) * lift
     index = {name: skeleton.index(name) for name in tips(shaped)}
     ends = {index[n]: stand.joints[index[n]] + R_t[index[n]] @ (p - shaped.joints[index[n]]) - drop for n, p in tips(shaped).items()}
-    R_local = above @ rotation.exp(motion.rotation.double()) @ R_t.mT
     turn = TO_Y_UP
+
+    def local(vectors: Tensor) -> Tensor:
+        return turn @ (above @ rotation.exp(vectors.double()) @ R_t.mT) @ turn.T
+
     return Character(
         actor=motion.actor,
         shaped=shaped,
@@ -125,7 +138,7 @@ def character(motion: Motion, body: Body, rest: Rest = "t", rebound: bool = Fals
         R_rest_bind=turn @ R_t @ turn.T,
         rest=y_up(stand.joints - drop),
         ends={j: y_up(p) for j, p in ends.items()},
-        R_parent_joint=turn @ R_local @ turn.T,
+        R_parent_joint=in_pieces(local, motion.rotation),
         root=y_up(motion.translation.double()),
         expression=motion.expression.double(),
         fps=motion.fps,
@@ -150,11 +163,11 @@ def resampled(character: Character, fps: float) -> Character:
     def between(values: Tensor) -> Tensor:
         return torch.lerp(values[before], values[before + 1], part[:, None])
 
-    turns = rotation.quaternion(character.R_parent_joint)
+    turns = in_pieces(rotation.quaternion, character.R_parent_joint)
     blended = rotation.slerp(turns[before], turns[before + 1], part[:, None].expand(-1, turns.shape[1]))
     return replace(
         character,
-        R_parent_joint=rotation.matrix(blended),
+        R_parent_joint=in_pieces(rotation.matrix, blended),
         root=between(character.root),
         expression=between(character.expression),
         fps=fps,

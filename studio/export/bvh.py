@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rigs.skeleton import Skeleton
 from studio.export import euler
-from studio.export.animation import Character
+from studio.export.animation import PIECE, Character
 
 CENTIMETRES = 100.0
 
@@ -54,10 +54,12 @@ def write(path: Path, character: Character, order: str = "ZXY", digits: int = 6)
     lines = ["HIERARCHY", *_hierarchy(character, 0, order, digits, ""), "MOTION", f"Frames: {len(character.root)}"]
     lines.append(f"Frame Time: {1 / character.fps:.10f}")
     turns = torch.rad2deg(euler.unrolled(character.R_parent_joint[:, listed], order)).flatten(1)
-    for row in torch.cat([character.root * CENTIMETRES, turns], 1).tolist():
-        lines.append(" ".join(f"{value:.{digits}f}" for value in row))
     temporary = path.with_name(path.name + ".partial")
-    temporary.write_text("\n".join(lines) + "\n")
+    with temporary.open("w") as file:
+        file.writelines(line + "\n" for line in lines)
+        for root, turn in zip((character.root * CENTIMETRES).split(PIECE), turns.split(PIECE), strict=True):
+            for row in torch.cat([root, turn], 1).tolist():
+                file.write(" ".join(f"{value:.{digits}f}" for value in row) + "\n")
     temporary.replace(path)
     return path
 

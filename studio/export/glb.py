@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rigs import rotation
-from studio.export.animation import Character
+from studio.export.animation import Character, in_pieces
 from studio.export.mesh import Mesh, surface
 
 COMPONENTS = {"float32": 5126, "uint32": 5125, "uint16": 5123}
@@ -180,7 +180,7 @@ def _animate(file: _File, animation: dict[str, Any], character: Character, joint
         animation["channels"].append({"sampler": len(animation["samplers"]) - 1, "target": {"node": node, "path": path}})
 
     channel(joints[0], "translation", _f32(character.root))
-    turns = continuous(rotation.quaternion(character.R_parent_joint))
+    turns = continuous(in_pieces(rotation.quaternion, character.R_parent_joint))
     for j, node in enumerate(joints):
         still = bool(((turns[:, j] - turns[:1, j]).abs() < STILL).all())
         xyzw = _f32(turns[: 1 if still else None, j][:, [1, 2, 3, 0]])

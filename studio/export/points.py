@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -14,7 +16,7 @@ from studio.export.animation import checked
 from studio.values import Motion, Tracks3D
 
 BATCH = 512
-"""Frames posed at once."""
+"""Frames in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,12 @@ class Points:
     """Video frame of row 0."""
 
 
+def in_batches(table: Callable[[Motion, Body], Points], motion: Motion, body: Body) -> Iterator[Points]:
+    """A table of a whole motion, some frames at a time."""
+    for start in range(0, len(motion.translation), BATCH):
+        yield table(motion.cut(slice(start, start + BATCH)), body)
+
+
 def joints(motion: Motion, body: Body) -> Points:
     """Joint centres of a motion."""
     checked(motion, body)
@@ -44,12 +52,9 @@ def fitted(motion: Motion, body: Body) -> Points:
     body = body.to(dtype=torch.float64)
     names = tuple(name for name in COCO_WHOLEBODY if name in body.keypoint_names)
     skin = body.keypoint_skin(names) if names else body.skin[:0]
-    shaped = body.shaped(motion.shape.double())
-    rows = []
-    for part in torch.arange(len(motion.translation)).split(BATCH):
-        posed = shaped.posed(motion.rotation[part].double(), motion.translation[part].double(), motion.expression[part].double())
-        rows.append(posed.points(skin))
-    return Points(names, torch.cat(rows), motion.sigma.double()[:, skin.weights.argmax(-1)], motion.fps, motion.first_frame)
+    posed = body.shaped(motion.shape.double()).posed(motion.rotation.double(), motion.translation.double(), motion.expression.double())
+    sigma = motion.sigma.double()[:, skin.weights.argmax(-1)]
+    return Points(names, posed.points(skin), sigma, motion.fps, motion.first_frame)
 
 
 def triangulated(tracks: Tracks3D, actor: str) -> Points:
@@ -59,3 +64,9 @@ def triangulated(tracks: Tracks3D, actor: str) -> Points:
     a = tracks.actors.index(actor)
     variance = tracks.covariance[:, a].double().diagonal(dim1=-2, dim2=-1).mean(-1)
     return Points(tracks.keypoints, tracks.points[:, a].double(), variance.sqrt(), tracks.fps, tracks.first_frame)
+
+
+def triangulated_in_batches(tracks_file: Path, actor: str) -> Iterator[Points]:
+    """The same from a file, some frames at a time."""
+    for start in range(0, Tracks3D.count(tracks_file), BATCH):
+        yield triangulated(Tracks3D.load(tracks_file, slice(start, start + BATCH)), actor)

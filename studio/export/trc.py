@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -11,29 +12,33 @@ from studio.export.points import Points
 Up = Literal["y", "z"]
 
 
-def write(path: Path, points: Points, up: Up = "y") -> Path:
-    """Write named points as markers; frame numbers are those of the videos, time is frame / fps.
+def write(path: Path, pieces: Iterable[Points], frames: int, up: Up = "y") -> Path:
+    """Write named points as markers, `frames` frames in consecutive pieces; frame numbers are those of the videos, time is frame / fps.
 
     With `up="y"` the axes are those of the animation files beside it: (x, z, -y) of the world. A missing marker is an empty cell.
     """
     if up not in ("y", "z"):
         raise ValueError(f"{path}: up axis {up!r} is none of ['y', 'z']")
-    position = y_up(points.position) if up == "y" else points.position
-    T, N = position.shape[:2]
-    rate = f"{points.fps:.10g}"
-    lines = [
-        f"PathFileType\t4\t(X/Y/Z)\t{path.name}",
+    temporary = path.with_name(path.name + ".partial")
+    with temporary.open("w") as file:
+        for number, points in enumerate(pieces):
+            if not number:
+                file.writelines(line + "\n" for line in _header(path.name, points, frames))
+            position = y_up(points.position) if up == "y" else points.position
+            for frame, row in enumerate(position.flatten(1).tolist(), points.first_frame):
+                cells = "\t".join(f"{value:.6f}" if value == value else "" for value in row)
+                file.write(f"{frame}\t{frame / points.fps:.6f}\t{cells}\n")
+    temporary.replace(path)
+    return path
+
+
+def _header(name: str, first: Points, frames: int) -> list[str]:
+    rate, N = f"{first.fps:.10g}", len(first.names)
+    return [
+        f"PathFileType\t4\t(X/Y/Z)\t{name}",
         "DataRate\tCameraRate\tNumFrames\tNumMarkers\tUnits\tOrigDataRate\tOrigDataStartFrame\tOrigNumFrames",
-        f"{rate}\t{rate}\t{T}\t{N}\tm\t{rate}\t{points.first_frame}\t{T}",
-        "Frame#\tTime\t" + "\t\t\t".join(points.names),
+        f"{rate}\t{rate}\t{frames}\t{N}\tm\t{rate}\t{first.first_frame}\t{frames}",
+        "Frame#\tTime\t" + "\t\t\t".join(first.names),
         "\t\t" + "\t".join(f"{axis}{n + 1}" for n in range(N) for axis in "XYZ"),
         "",
     ]
-    for t, row in enumerate(position.flatten(1).tolist()):
-        frame = points.first_frame + t
-        cells = "\t".join(f"{value:.6f}" if value == value else "" for value in row)
-        lines.append(f"{frame}\t{frame / points.fps:.6f}\t{cells}")
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text("\n".join(lines) + "\n")
-    temporary.replace(path)
-    return path
