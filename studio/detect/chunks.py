@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -147,23 +146,27 @@ def _labels(sights: dict[int, Sight], shape: tuple[int, int]) -> UInt8[Array, "h
     return labels
 
 
-def join(pieces: list[Piece], file: Path, masks: Path) -> Keypoints2D:
-    """One file a camera from its pieces; a person keeps his slot across the seams, unused slots at the end go."""
-    parts = [Keypoints2D.load(piece.file) for piece in pieces]
-    orders = [tuple(range(parts[0].pixels.shape[2]))]
-    for before, after in pairwise(parts):
-        orders.append(_continued(before.pixels[0, -1][list(orders[-1])], after.pixels[0, 0]))
-    whole = {n: torch.cat([getattr(p, n)[:, :, list(o)] for p, o in zip(parts, orders, strict=True)], 1) for n in FIELDS}
-    used = (whole["confidence"] > 0).any(-1).any(1)[0].nonzero().flatten().tolist()
-    depth = max(used, default=0) + 1
-    first = pieces[0]
-    joined = Keypoints2D(
-        (first.camera,), COCO_WHOLEBODY, "mediapipe", first.fps, first.first, **{n: v[:, :, :depth] for n, v in whole.items()}
-    )
-    if first.reduction:
+def join(pieces: list[Piece], file: Path, masks: Path) -> None:
+    """One file a camera from its pieces, one in memory at a time; a person keeps his slot across the seams, unused slots at the end go."""
+    orders: list[tuple[int, ...]] = []
+    depth, last = 1, torch.zeros(0)
+    for piece in pieces:
+        part = Keypoints2D.load(piece.file)
+        orders.append(_continued(last, part.pixels[0, 0]) if orders else tuple(range(part.pixels.shape[2])))
+        last = part.pixels[0, -1][list(orders[-1])].clone()
+        used = (part.confidence[0] > 0).any(-1).any(0)[list(orders[-1])].nonzero().flatten().tolist()
+        depth = max(depth, max(used, default=0) + 1)
+    if pieces[0].reduction:
         _join_masks(pieces, orders, masks)
-    joined.save(file, **first.record)
-    return joined
+    model = _slots(Keypoints2D.load(pieces[0].file, slice(0, 0)), orders[0][:depth])
+    with model.writer(file, pieces[-1].last - pieces[0].first, **pieces[0].record) as whole:
+        for piece, order in zip(pieces, orders, strict=True):
+            whole.put(piece.first - pieces[0].first, _slots(Keypoints2D.load(piece.file), order[:depth]))
+
+
+def _slots(part: Keypoints2D, order: tuple[int, ...]) -> Keypoints2D:
+    """The piece with these of its people, in this order."""
+    return replace(part, **{name: getattr(part, name)[:, :, list(order)] for name in FIELDS})
 
 
 def _continued(before: torch.Tensor, after: torch.Tensor) -> tuple[int, ...]:
