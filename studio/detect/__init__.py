@@ -130,18 +130,19 @@ def _run(todo: list[Piece], jobs: dict[str, list[Piece]], workers: int) -> list[
 def _run_apart(todo: list[Piece], processes: int, show: Callable[[int], None]) -> list[str | None]:
     """In processes of their own. An interruption lets each stop after its frame and leaves finished pieces in place."""
     context = multiprocessing.get_context("spawn")
-    counter, stop = context.Value("q", 0), context.Event()
+    # The parent takes no lock: an interruption while it held one would leave the workers waiting for ever.
+    counter, stop = context.Value("q", 0), context.Value("b", 0, lock=False)
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_worker, initargs=(counter, stop))
     try:
         futures: list[Future[str | None]] = [pool.submit(_see, piece) for piece in todo]
         while not all(future.done() for future in futures):
             time.sleep(0.2)
-            show(counter.value)
+            show(counter.get_obj().value)
             if any(f.done() and f.exception() for f in futures):
                 break
         return [future.result() for future in futures if future.done()]
     finally:
-        stop.set()
+        stop.value = 1
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -163,7 +164,7 @@ def _see(piece: Piece) -> str | None:
     def step(_: str) -> bool:
         with _shared["counter"].get_lock():
             _shared["counter"].value += 1
-        return not _shared["stop"].is_set()
+        return not _shared["stop"].value
 
     return see_piece(piece, step)
 
