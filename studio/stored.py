@@ -6,10 +6,10 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Generic, Self, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -171,3 +171,25 @@ class Writer:
         for n, row in enumerate(rows):
             self.file.seek(self.begins[name] + (n * stride + offset) * size)
             self.file.write(row.contiguous().numpy().tobytes())
+
+
+Kind = TypeVar("Kind", bound=Stored)
+
+
+@dataclass(frozen=True)
+class OnDisk(Generic[Kind]):
+    """A stored value whose frames stay in its file until they are asked for."""
+
+    path: Path
+    facts: Kind
+    """The value without a frame."""
+    frames: int
+
+    @classmethod
+    def open(cls, kind: type[Kind], path: Path) -> OnDisk[Kind]:
+        """A `ValueError` names the file when it is of another kind or damaged."""
+        return cls(path, kind.load(path, slice(0, 0)), kind.count(path))
+
+    def cut(self, frames: slice) -> Kind:
+        """Some consecutive frames, read now."""
+        return type(self.facts).load(self.path, frames)

@@ -331,6 +331,37 @@ def test_exchanged_sides_are_put_back_before_errors_are_measured(studio_floor, t
     assert titles(found, "note") == ["Left and right were often exchanged in the pictures"]
 
 
+def test_a_take_measured_in_pieces_has_the_same_numbers(studio_floor, tmp_path, monkeypatch):
+    def spoil(pixels, confidence, swapped, detection):
+        detection[1:, 30:36] = -1
+        confidence[2, 10:20] = 0
+
+    take = staged(studio_floor, tmp_path / "pieces", spoil=spoil)
+    whole, _ = numbers(take)
+    monkeypatch.setattr("studio.review.measures.PIECE", 7)
+    pieces, _ = numbers(take)
+    assert pieces["measures"] == whole["measures"] and pieces["findings"] == whole["findings"]
+
+
+def test_a_long_take_is_measured_on_some_of_its_frames_and_says_so(studio_floor, tmp_path, monkeypatch):
+    def spoil(pixels, *_):
+        pixels[CAMERAS.index("west")] += torch.tensor([9.0, -4.0])
+
+    take = staged(studio_floor, tmp_path / "long", spoil=spoil)
+    whole, _ = numbers(take)
+    monkeypatch.setattr("studio.review.measures.LOOKED_AT", T // 4)
+    monkeypatch.setattr("studio.review.measures.PIECE", 7)
+    some, page = numbers(take)
+    one, other = (n["measures"]["actor"] for n in (whole, some))
+    assert other["every"] == 4 and "one frame in 4" in page
+    assert other["feet"] == one["feet"] and other["frames_in_two_views"] == one["frames_in_two_views"]
+    assert 3.5 < one["groups"]["body"]["px"]["count"] / other["groups"]["body"]["px"]["count"] < 4.5
+    for name in CAMERAS:
+        assert other["cameras"][name]["px"]["median"] == pytest.approx(one["cameras"][name]["px"]["median"], rel=0.1)
+    assert titles(some, "look") == titles(whole, "look")
+    assert "Camera west is off in one direction" in titles(some, "look")
+
+
 def test_frames_outside_of_the_covered_volume_are_listed(studio_floor, tmp_path):
     def spoil(pixels, confidence, swapped, detection):
         detection[1:, 30:36] = -1

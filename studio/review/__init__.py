@@ -80,7 +80,7 @@ def _summary(material: Material, actors: list[Measured], found: list[Finding], c
         "cameras": list(material.cameras.names),
         "actors": list(material.actors),
         "body": material.body.name if material.body else take.body,
-        "networks": sorted({d.network for d in material.detections.values()}),
+        "networks": sorted({d.facts.network for d in material.detections.values()}),
         "verdict": {"level": level, "text": words},
         "findings": [asdict(f) for f in found],
         "measures": {a.actor: a.numbers for a in actors},
@@ -112,16 +112,15 @@ def _thumbnails(material: Material, config: ReportConfig) -> list[Thumbnail]:
     frames = [material.first + (2 * i + 1) * material.count // (2 * amount) for i in range(amount)]
     # About 0.13 bytes a pixel: forty pictures of 720 px are 2 MB.
     longest = min(config.thumbnail_px, max(240, int(config.thumbnail_px * (60 / max(amount * len(material.cameras), 1)) ** 0.5)))
-    seen = overlays.sightings(material)
     shots = []
     for camera in track(material.cameras.names, "report: overlays", console=console, transient=True):
-        window = overlays.Window.around(material, seen, camera, frames)
+        window = overlays.Window.around(material, camera, frames)
         for frame in frames:
             try:
                 image = overlays.picture(material.take, frame, camera)
             except ValueError:  # the detect stage has said that this video ends early
                 continue
-            image = window.cut(overlays.drawn(material, seen, frame, camera, image), frame, longest)
+            image = window.cut(overlays.drawn(material, frame, camera, image), frame, longest)
             shots.append(Thumbnail(camera, frame, figures.picture(image)))
     return shots
 

@@ -211,7 +211,7 @@ def _error(name: str, numbers: dict[str, Any], others: list[float], limits: Thre
 def _of_coverage(actor: Measured, material: Material, limits: Thresholds) -> Iterator[Finding]:
     share = actor.numbers["frames_in_two_views"]
     if share < limits.two_views:
-        few = actor.sighting.detected.sum(0) < 2
+        few = actor.detected.sum(0) < 2
         severity: Severity = "stop" if share < limits.two_views / 2 else "look"
         yield Finding(
             severity,
@@ -231,7 +231,7 @@ def _of_coverage(actor: Measured, material: Material, limits: Thresholds) -> Ite
                 f"{wanted[group]:.0%}",
                 "Where it was not seen the pose is a guess. Move cameras nearer, raise resolution or light, or animate this part by hand.",
             )
-    swapped, detected = int(actor.sighting.swapped.sum()), int(actor.sighting.detected.sum())
+    swapped, detected = int(actor.swapped.sum()), int(actor.detected.sum())
     if swapped > limits.swapped * max(detected, 1):
         yield Finding(
             "note",

@@ -14,6 +14,7 @@ from torch import Tensor
 from calibration.cameras import Cameras
 from rigs import keypoints as sets
 from rigs.body import Body, Posed, Skin
+from studio.stored import Kind, OnDisk
 from studio.values import Keypoints2D, Motion, Tracks3D
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ class Material:
 
     take: Take
     cameras: Cameras
-    detections: dict[str, Keypoints2D]
-    tracks: Tracks3D | None
+    detections: dict[str, OnDisk[Keypoints2D]]
+    tracks: OnDisk[Tracks3D] | None
     motions: dict[str, Motion]
     body: Body | None
     gaps: tuple[str, ...]
@@ -56,123 +57,131 @@ class Material:
     @cached_property
     def actors(self) -> tuple[str, ...]:
         """Names of everybody tracked or animated."""
-        found = [*(self.tracks.actors if self.tracks else ()), *self.motions]
+        found = [*(self.tracks.facts.actors if self.tracks else ()), *self.motions]
         return tuple(dict.fromkeys(found))
 
     @cached_property
     def first(self) -> int:
         """Number of the report's first frame within the videos."""
-        return min((v.first_frame for v in self._timed()), default=(self.take.frames or (0, 0))[0])
+        return min((first for first, _ in self._spans()), default=(self.take.frames or (0, 0))[0])
 
     @cached_property
     def count(self) -> int:
         """Frames on the time line."""
-        ends = [m.first_frame + len(m.translation) for m in self.motions.values()]
-        ends += [self.tracks.first_frame + len(self.tracks.points)] if self.tracks else []
-        ends = ends or [d.first_frame + d.pixels.shape[1] for d in self.detections.values()]
-        return max(ends, default=self.first) - self.first
+        return max((last for _, last in self._spans()), default=self.first) - self.first
 
     @cached_property
     def fps(self) -> float:
         """Frames a second; 0 where no artefact says."""
-        return next((v.fps for v in (*self.motions.values(), *((self.tracks,) if self.tracks else ()), *self.detections.values())), 0.0)
+        return next((v.fps for v in (*self.motions.values(), *self._stored())), 0.0)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Keypoint names."""
-        sources = (*((self.tracks,) if self.tracks else ()), *self.detections.values())
-        return next((v.keypoints for v in sources), ())
+        return next((v.keypoints for v in self._stored()), ())
 
-    def _timed(self) -> Iterator[Motion | Tracks3D | Keypoints2D]:
-        return iter([*self.motions.values(), *((self.tracks,) if self.tracks else ())] or list(self.detections.values()))
+    def _stored(self) -> list[Tracks3D | Keypoints2D]:
+        return [*((self.tracks.facts,) if self.tracks else ()), *(d.facts for d in self.detections.values())]
 
-    def on_time_line(self, values: Tensor, first_frame: int, axis: int, empty: float | bool) -> Tensor:
-        """`values` cut and padded along `axis` so that index 0 is the report's first frame."""
+    def _spans(self) -> list[tuple[int, int]]:
+        """First and one past the last video frame of what was placed in 3D; of the detections where nothing was."""
+        spans = [(m.first_frame, m.first_frame + len(m.translation)) for m in self.motions.values()]
+        disk = [self.tracks] if self.tracks else [] if spans else self.detections.values()
+        return spans + [(d.facts.first_frame, d.facts.first_frame + d.frames) for d in disk]
+
+    def on_time_line(self, values: Tensor, first_frame: int, axis: int, empty: float | bool, frames: slice = slice(None)) -> Tensor:
+        """`values` cut and padded along `axis` so that index 0 is the report's first frame, or the first of `frames`."""
+        begin, end, _ = frames.indices(self.count)
         shape = list(values.shape)
-        shape[axis] = self.count
+        shape[axis] = max(end - begin, 0)
         whole = torch.full(shape, empty, dtype=values.dtype)
-        start, skip = max(first_frame - self.first, 0), max(self.first - first_frame, 0)
-        length = min(values.shape[axis] - skip, self.count - start)
+        offset = first_frame - self.first - begin
+        start, skip = max(offset, 0), max(-offset, 0)
+        length = min(values.shape[axis] - skip, shape[axis] - start)
         if length > 0:
             whole.narrow(axis, start, length).copy_(values.narrow(axis, skip, length))
         return whole
 
-    def sighting(self, actor: str) -> Sighting:
+    def _local(self, frames: slice, first_frame: int, count: int) -> slice:
+        """Those of the time line's frames that a value of `count` frames from video frame `first_frame` on has, by its own numbers."""
+        begin, end, _ = frames.indices(self.count)
+        offset = self.first - first_frame
+        return slice(min(max(begin + offset, 0), count), min(max(end + offset, 0), count))
+
+    def _read(self, disk: OnDisk[Kind], frames: slice) -> Kind:
+        return disk.cut(self._local(frames, disk.facts.first_frame, disk.frames))  # type: ignore[attr-defined]
+
+    def sighting(self, actor: str, frames: slice = slice(None)) -> Sighting:
         """What the networks saw of `actor`. Without tracks every view's first detection counts, all trusted."""
-        C, T, K = len(self.cameras), self.count, len(self.names)
-        which, swapped, exchanged, trusted = self._assignment(actor)
-        pixels = torch.full((C, T, K, 2), torch.nan)
+        seen = {name: self._read(disk, frames) for name, disk in self.detections.items()}
+        which, swapped, exchanged, trusted = self._assignment(actor, seen, frames)
+        pixels = torch.full((*trusted.shape, 2), torch.nan)
         for c, name in enumerate(self.cameras.names):
-            if name in self.detections:
-                pixels[c] = self._picked(self.detections[name], which[c], exchanged[c])
+            if name in seen:
+                pixels[c] = self._picked(seen[name], which[c], exchanged[c], frames)
         return Sighting(pixels, which >= 0, swapped & (which >= 0), trusted & torch.isfinite(pixels).all(-1))
 
-    def _assignment(self, actor: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _assignment(self, actor: str, seen: dict[str, Keypoints2D], frames: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Which detection (C,T), whether its sides were exchanged (C,T) and in which keypoints (C,T,K), which are trusted (C,T,K)."""
-        C, T, K = len(self.cameras), self.count, len(self.names)
-        tracks = self.tracks
+        C, T, K = len(self.cameras), len(range(*frames.indices(self.count))), len(self.names)
         rows = self._rows()
-        if tracks is None or rows is None or actor not in tracks.actors:
-            seen = torch.zeros(C, T, dtype=torch.int64) - 1
-            for c, name in enumerate(self.cameras.names):
-                if name in self.detections:
-                    found = (self.detections[name].confidence[0, :, 0] > 0).any(-1)
-                    seen[c] = self.on_time_line(found, self.detections[name].first_frame, 0, False).long() - 1
-            never = torch.zeros(C, T, K, dtype=torch.bool)
-            return seen, never.any(-1), never, ~never
-        a = tracks.actors.index(actor)
         which, swapped = torch.full((C, T), -1), torch.zeros(C, T, dtype=torch.bool)
         trusted = torch.zeros(C, T, K, dtype=torch.bool)
-        which[rows] = self.on_time_line(tracks.detection[:, :, a].long(), tracks.first_frame, 1, -1)
-        swapped[rows] = self.on_time_line(tracks.swapped[:, :, a], tracks.first_frame, 1, False)
-        trusted[rows] = self.on_time_line(tracks.trusted[:, :, a], tracks.first_frame, 1, False)
+        if self.tracks is None or rows is None or actor not in self.tracks.facts.actors:
+            for c, name in enumerate(self.cameras.names):
+                if name in seen:
+                    found = (seen[name].confidence[0, :, 0] > 0).any(-1)
+                    which[c] = self.on_time_line(found, seen[name].first_frame, 0, False, frames).long() - 1
+            return which, swapped, trusted, ~trusted
+        tracks, a = self._read(self.tracks, frames), self.tracks.facts.actors.index(actor)
+
+        def placed(values: Tensor, empty: float | bool) -> Tensor:
+            return self.on_time_line(values[:, :, a], tracks.first_frame, 1, empty, frames)
+
+        which[rows], swapped[rows] = placed(tracks.detection.long(), -1), placed(tracks.swapped, False)
+        trusted[rows] = placed(tracks.trusted, False)
         exchanged = swapped[..., None].expand(C, T, K).clone()
         if tracks.exchanged is not None:
-            exchanged[rows] = self.on_time_line(tracks.exchanged[:, :, a], tracks.first_frame, 1, False)
+            exchanged[rows] = placed(tracks.exchanged, False)
         return which, swapped, exchanged, trusted
 
     def _rows(self) -> list[int] | None:
         """Which camera each row of the tracks is: all of them, or those with detections; None where neither number fits."""
         with_detections = [c for c, n in enumerate(self.cameras.names) if n in self.detections]
-        count = self.tracks.detection.shape[0] if self.tracks else -1
+        count = self.tracks.facts.detection.shape[0] if self.tracks else -1
         return next((rows for rows in (list(range(len(self.cameras))), with_detections) if len(rows) == count), None)
 
-    def _picked(self, seen: Keypoints2D, which: Tensor, exchanged: Tensor) -> Float[Tensor, "T K 2"]:
+    def _picked(self, seen: Keypoints2D, which: Tensor, exchanged: Tensor, frames: slice) -> Float[Tensor, "T K 2"]:
         """Pixels of detection `which` of each frame, of the other side where `exchanged`, NaN where nothing was seen."""
         pixels = torch.where((seen.confidence[0] > 0)[..., None], seen.pixels[0], torch.nan).float()
-        pixels = self.on_time_line(pixels, seen.first_frame, 0, torch.nan)
+        pixels = self.on_time_line(pixels, seen.first_frame, 0, torch.nan, frames)
         index = which.clamp(0, pixels.shape[1] - 1)[:, None, None, None].expand(-1, 1, *pixels.shape[2:])
         chosen = torch.where(which[:, None, None] >= 0, pixels.gather(1, index)[:, 0], torch.nan)
         other = chosen[:, list(sets.mirrored(self.names))]
         return torch.where(exchanged[..., None], other, chosen)
 
-    def triangulated(self, actor: str) -> Float[Tensor, "T K 3"]:
+    def triangulated(self, actor: str, frames: slice = slice(None)) -> Float[Tensor, "T K 3"]:
         """World keypoints of `tracks3d`, m; NaN where fewer than two views agree or without tracks."""
-        if self.tracks is None or actor not in self.tracks.actors:
-            return torch.full((self.count, len(self.names), 3), torch.nan)
-        points = self.tracks.points[:, self.tracks.actors.index(actor)].float()
-        return self.on_time_line(points, self.tracks.first_frame, 0, torch.nan)
+        if self.tracks is None or actor not in self.tracks.facts.actors:
+            return torch.full((len(range(*frames.indices(self.count))), len(self.names), 3), torch.nan)
+        tracks = self._read(self.tracks, frames)
+        return self.on_time_line(tracks.points[:, tracks.actors.index(actor)].float(), tracks.first_frame, 0, torch.nan, frames)
 
-    def fitted(self, actor: str) -> Float[Tensor, "T K 3"]:
+    def fitted(self, actor: str, frames: slice = slice(None)) -> Float[Tensor, "T K 3"]:
         """The same keypoints on the fitted body, m; NaN for those the body has no place for, or without a motion."""
-        fit = torch.full((self.count, len(self.names), 3), torch.nan)
+        fit = torch.full((len(range(*frames.indices(self.count))), len(self.names), 3), torch.nan)
         motion = self.motions.get(actor)
         known = [k for k, n in enumerate(self.names) if self.body and n in self.body.keypoint_names]
         if motion is None or self.body is None or not known:
             return fit
         skin = self.body.keypoint_skin([self.names[k] for k in known])
-        points = torch.cat([posed.points(skin) for posed in self.poses(actor)])
-        fit[:, known] = self.on_time_line(points, motion.first_frame, 0, torch.nan)
+        part = motion.cut(self._local(frames, motion.first_frame, len(motion.translation)))
+        points = torch.cat([torch.zeros(0, len(known), 3), *(posed.points(skin) for posed in self.poses(part))])
+        fit[:, known] = self.on_time_line(points, part.first_frame, 0, torch.nan, frames)
         return fit
 
-    def joints(self, actor: str) -> Float[Tensor, "T J 3"]:
-        """World joints of the fitted body, m; NaN outside of the motion's frames."""
-        points = torch.cat([posed.joints for posed in self.poses(actor)])
-        return self.on_time_line(points, self.motions[actor].first_frame, 0, torch.nan)
-
-    def poses(self, actor: str) -> Iterator[Posed]:
-        """The fitted body, `CHUNK` frames at a time."""
-        motion = self.motions[actor]
+    def poses(self, motion: Motion) -> Iterator[Posed]:
+        """The fitted body in a stretch of an actor's motion, `CHUNK` frames at a time."""
         assert self.body is not None
         shaped = self.body.shaped(motion.shape)
         for i in range(0, len(motion.translation), CHUNK):
@@ -198,22 +207,22 @@ def gathered(take: Take) -> Material:
     for name in cameras.names:
         path = take.folder / "keypoints2d" / f"{name}.safetensors"
         if path.exists():
-            detections[name] = Keypoints2D.load(path)
+            detections[name] = OnDisk.open(Keypoints2D, path)
         else:
             gaps.append(f"Camera {name} has no detections ({path.name} is not there): run the detect stage.")
     tracks_file = take.folder / "tracks3d.safetensors"
-    tracks = Tracks3D.load(tracks_file) if tracks_file.exists() else None
+    tracks = OnDisk.open(Tracks3D, tracks_file) if tracks_file.exists() else None
     if tracks is None:
         gaps.append("There are no 3D tracks: run the track stage, or nobody was found in two views.")
-    elif tracks.detection.shape[0] not in (len(cameras), len(detections)):
+    elif tracks.facts.detection.shape[0] not in (len(cameras), len(detections)):
         gaps.append(
-            f"The 3D tracks were made from {tracks.detection.shape[0]} cameras, not these {len(cameras)}: run the track stage again."
+            f"The 3D tracks were made from {tracks.facts.detection.shape[0]} cameras, not these {len(cameras)}: run the track stage again."
         )
     motions = {}
     for path in sorted(take.folder.glob("motion_*.safetensors")):
         motion = Motion.load(path)
         motions[motion.actor] = motion
-    for actor in (*take.actors, *(tracks.actors if tracks else ())):
+    for actor in (*take.actors, *(tracks.facts.actors if tracks else ())):
         if actor not in motions and not any(actor in gap for gap in gaps):
             gaps.append(f"Actor {actor} has no motion: run the fit stage, or {actor} was not found.")
     return Material(take, cameras, detections, tracks, motions, _body(take, motions, gaps), tuple(gaps))

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rigs import keypoints as sets
-from studio.review.material import Material, Sighting
+from studio.review.material import CHUNK, Material
 
 LIMBS = tuple((f"{s} {part}", f"{s}_{a}", f"{s}_{b}") for s in ("left", "right") for part, a, b in (
     ("upper arm", "shoulder", "elbow"), ("forearm", "elbow", "wrist"), ("thigh", "hip", "knee"), ("shin", "knee", "ankle"),
@@ -31,51 +31,69 @@ REGIONS = {
 """Joints whose uncertainty is drawn as one line."""
 
 
+PIECE = 1000
+"""Frames in memory at a time."""
+LOOKED_AT = 6000
+"""About as many frames, evenly over the take, give the medians and plots; fewer than twice as many are all looked at."""
+
+
 @dataclass(frozen=True)
 class Measured:
-    """One actor against what the cameras saw. Errors are those of the fitted body, of the triangulated points without a fit."""
+    """One actor against what the cameras saw. Errors are those of the fitted body, of the triangulated points without a fit.
+
+    N counts the frames that are looked at: every `every`-th of the take's T.
+    """
 
     actor: str
     source: str
     """`fit`, `triangulation`, or `nothing`."""
-    sighting: Sighting
+    every: int
+    detected: Bool[Tensor, "C T"]
+    swapped: Bool[Tensor, "C T"]
+    """Views whose left and right the network exchanged."""
+    seen: Bool[Tensor, "C N K"]
+    trusted: Bool[Tensor, "C N K"]
+    """Keypoints that agree with the other views."""
     groups: dict[str, list[int]]
     """Keypoint indices of body, feet, face and hands."""
-    offset: Float[Tensor, "C T K 2"]
+    offset: Float[Tensor, "C N K 2"]
     """Seen minus projected, px; NaN where either is missing."""
-    scale: Float[Tensor, "C T K"]
+    scale: Float[Tensor, "C N K"]
     """m at the actor's distance for one pixel."""
-    velocity: Float[Tensor, "C T K 2"]
+    velocity: Float[Tensor, "C N K 2"]
     """Of the projected point, px a frame."""
-    triangulated: Float[Tensor, "T K 3"]
-    fitted: Float[Tensor, "T K 3"]
+    triangulated: Float[Tensor, "N K 3"]
+    fitted: Float[Tensor, "N K 3"]
+    acceleration: dict[str, Float[Tensor, "N K"]]
+    """Of the fitted and of the triangulated points, m/s^2."""
+    soles: Float[Tensor, "T 4 3"]
+    """Fitted heels and toes, m; NaN where the keypoint set has none."""
     numbers: dict[str, Any] = field(default_factory=dict)
     """JSON values: what the page shows and `report.json` holds."""
 
     @property
-    def error(self) -> Float[Tensor, "C T K"]:
+    def error(self) -> Float[Tensor, "C N K"]:
         """Reprojection error, px."""
         return self.offset.norm(dim=-1)
 
 
 def measured(material: Material, actor: str) -> Measured:
     """Everything measured of one actor."""
-    sighting = material.sighting(actor)
-    triangulated, fitted = material.triangulated(actor), material.fitted(actor)
-    has_fit, has_points = bool(torch.isfinite(fitted).any()), bool(torch.isfinite(triangulated).any())
-    source = "fit" if has_fit else "triangulation" if has_points else "nothing"
-    world = fitted if has_fit else triangulated
-    projected, scale = _projected(material, world)
-    velocity = torch.full_like(projected, torch.nan)
-    velocity[:, 1:-1] = (projected[:, 2:] - projected[:, :-2]) / 2
-    offset = sighting.pixels - projected
-    found = Measured(actor, source, sighting, grouped(material.names), offset, scale, velocity, triangulated, fitted)
+    every = max(1, material.count // LOOKED_AT)
+    source = _source(material, actor)
+    starts = range(0, max(material.count, 1), PIECE)
+    pieces = [_looked_at(material, actor, source, slice(t, min(t + PIECE, material.count)), every) for t in starts]
+    axes = {"detected": 1, "swapped": 1, "seen": 1, "trusted": 1, "offset": 1, "scale": 1, "velocity": 1}
+    whole = {name: torch.cat([p[name] for p in pieces], axes.get(name, 0)) for name in pieces[0]}
+    whole["acceleration"] = {kind: whole.pop(f"acceleration_{kind}") for kind in ("fit", "triangulated")}  # type: ignore[assignment]
+    found = Measured(actor, source, every, groups=grouped(material.names), **whole)  # type: ignore[arg-type]
     found.numbers.update(
         source=source,
+        every=every,
         reprojection=_reprojection(found, material),
         cameras={name: _camera(found, c) for c, name in enumerate(material.cameras.names)},
-        groups={g: _group(found, index, material.fps) for g, index in found.groups.items()},
-        frames_in_two_views=_share(sighting.detected.sum(0) >= 2),
+        groups={g: _group(found, index) for g, index in found.groups.items()},
+        frames_in_two_views=_share(found.detected.sum(0) >= 2),
         bones=_bones(found, material.names),
         feet=_feet(found, material),
         shape=_shape(found, material),
@@ -84,12 +102,50 @@ def measured(material: Material, actor: str) -> Measured:
     return found
 
 
-def _projected(material: Material, world: Float[Tensor, "T K 3"], chunk: int = 1024) -> tuple[Tensor, Tensor]:
-    """Pixels (C,T,K,2) of world points, and m for one pixel at their distance (C,T,K); in stretches, for double precision is large."""
+def _source(material: Material, actor: str) -> str:
+    """Which of both is measured: the fit where there is any."""
+    for kind, table in (("fit", material.fitted), ("triangulation", material.triangulated)):
+        if any(bool(torch.isfinite(table(actor, slice(t, t + CHUNK))).any()) for t in range(0, material.count, CHUNK)):
+            return kind
+    return "nothing"
+
+
+def _looked_at(material: Material, actor: str, source: str, frames: slice, every: int) -> dict[str, Tensor]:
+    """The tensors of `Measured` for some consecutive frames; neighbours on both sides give speeds."""
+    begin, end = max(frames.start - 1, 0), min(frames.stop + 1, material.count)
+    wide = slice(begin, end)
+    sighting = material.sighting(actor, wide)
+    triangulated, fitted = material.triangulated(actor, wide), material.fitted(actor, wide)
+    projected, scale = _projected(material, fitted if source == "fit" else triangulated)
+    velocity = torch.full_like(projected, torch.nan)
+    velocity[:, 1:-1] = (projected[:, 2:] - projected[:, :-2]) / 2
+    own = slice(frames.start - begin, frames.stop - begin)
+    few = slice(own.start + -frames.start % every, own.stop, every)
+    soles = torch.full((len(fitted), len(SOLES), 3), torch.nan)
+    for i, name in enumerate(SOLES):
+        if name in material.names:
+            soles[:, i] = fitted[:, material.names.index(name)]
+    return {
+        "detected": sighting.detected[:, own],
+        "swapped": sighting.swapped[:, own],
+        "seen": sighting.seen[:, few],
+        "trusted": sighting.trusted[:, few],
+        "offset": (sighting.pixels - projected)[:, few],
+        "scale": scale[:, few],
+        "velocity": velocity[:, few],
+        "triangulated": triangulated[few],
+        "fitted": fitted[few],
+        "acceleration_fit": _acceleration(fitted, material.fps)[few],
+        "acceleration_triangulated": _acceleration(triangulated, material.fps)[few],
+        "soles": soles[own],
+    }
+
+
+def _projected(material: Material, world: Float[Tensor, "T K 3"]) -> tuple[Tensor, Tensor]:
+    """Pixels (C,T,K,2) of world points, and m for one pixel at their distance (C,T,K)."""
     focal = material.cameras.focal.mean(-1)[:, None, None]
-    parts = [world[i : i + chunk].double() for i in range(0, max(len(world), 1), chunk)]
-    pixels = torch.cat([material.cameras.project(p).float() for p in parts], 1)
-    return pixels, torch.cat([(material.cameras.to_camera(p)[..., 2] / focal).float() for p in parts], 1)
+    world = world.double()
+    return material.cameras.project(world).float(), (material.cameras.to_camera(world)[..., 2] / focal).float()
 
 
 def grouped(names: tuple[str, ...]) -> dict[str, list[int]]:
@@ -129,7 +185,7 @@ def _share(flags: Bool[Tensor, "..."]) -> float:
 
 
 def _trusted(found: Measured) -> Float[Tensor, "C T K"]:
-    return torch.where(found.sighting.trusted, found.error, torch.nan)
+    return torch.where(found.trusted, found.error, torch.nan)
 
 
 def _reprojection(found: Measured, material: Material) -> dict[str, Any]:
@@ -139,11 +195,11 @@ def _reprojection(found: Measured, material: Material) -> dict[str, Any]:
 
 def _camera(found: Measured, c: int) -> dict[str, Any]:
     """Numbers of one view."""
-    seen, trusted = found.sighting.seen[c], found.sighting.trusted[c]
+    seen, trusted = found.seen[c], found.trusted[c]
     error = torch.where(trusted, found.error[c], torch.nan)
     return {
-        "detected": _share(found.sighting.detected[c]),
-        "swapped_frames": int(found.sighting.swapped[c].sum()),
+        "detected": _share(found.detected[c]),
+        "swapped_frames": int(found.swapped[c].sum()),
         "rejected": round(1 - float(trusted.sum()) / max(float(seen.sum()), 1.0), 4),
         "px": spread(error),
         "mm": spread(error * found.scale[c], 1000),
@@ -157,7 +213,7 @@ def _camera(found: Measured, c: int) -> dict[str, Any]:
 def _shift(found: Measured, c: int) -> dict[str, float | None]:
     """Middle of all offsets of a view, body and feet: a view whose camera was moved is off in one direction."""
     k = [i for g in ("body", "feet") for i in found.groups.get(g, [])]
-    offset = found.offset[c, :, k][found.sighting.seen[c, :, k]]
+    offset = found.offset[c, :, k][found.seen[c, :, k]]
     offset = offset[torch.isfinite(offset).all(-1)]
     if not len(offset):
         return {"x_px": None, "y_px": None, "mm": None, "share": None}
@@ -190,22 +246,24 @@ def _lateness(found: Measured, c: int) -> float | None:
     return round(float((r * v)[keep].sum() / (v * v)[keep].sum()), 2)
 
 
-def _group(found: Measured, k: list[int], fps: float) -> dict[str, Any]:
+def _group(found: Measured, k: list[int]) -> dict[str, Any]:
     """Numbers of one keypoint group over all views."""
     error = _trusted(found)[:, :, k]
-    views = found.sighting.trusted[:, :, k].sum(0)
+    views = found.trusted[:, :, k].sum(0)
     return {
         "px": spread(error),
         "mm": spread(error * found.scale[:, :, k], 1000),
         "coverage": _share((views >= 2).float().mean(-1) >= 0.5),
-        "acceleration_fit": spread(acceleration(found.fitted[:, k], fps), digits=2),
-        "acceleration_triangulated": spread(acceleration(found.triangulated[:, k], fps), digits=2),
+        "acceleration_fit": spread(found.acceleration["fit"][:, k], digits=2),
+        "acceleration_triangulated": spread(found.acceleration["triangulated"][:, k], digits=2),
     }
 
 
-def acceleration(points: Float[Tensor, "T K 3"], fps: float) -> Float[Tensor, "T-2 K"]:
-    """Second difference of the positions, m/s^2."""
-    return (points[2:] - 2 * points[1:-1] + points[:-2]).norm(dim=-1) * fps**2
+def _acceleration(points: Float[Tensor, "T K 3"], fps: float) -> Float[Tensor, "T K"]:
+    """Second difference of the positions, m/s^2; NaN in the first and the last frame."""
+    found = torch.full(points.shape[:-1], torch.nan)
+    found[1:-1] = (points[2:] - 2 * points[1:-1] + points[:-2]).norm(dim=-1) * fps**2
+    return found
 
 
 def _bones(found: Measured, names: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -229,7 +287,7 @@ def _feet(found: Measured, material: Material) -> dict[str, Any] | None:
     motion = material.motions.get(found.actor)
     if motion is None or found.source != "fit" or not all(n in material.names for n in SOLES):
         return None
-    soles = found.fitted[:, [material.names.index(n) for n in SOLES]]
+    soles = found.soles
     planted = material.on_time_line(motion.contacts, motion.first_frame, 0, 0.0) > PLANTED
     both = planted[1:] & planted[:-1]
     speed = (soles[1:, :, :2] - soles[:-1, :, :2]).norm(dim=-1) * material.fps

@@ -36,7 +36,7 @@ def draw(take: Take, frame: int, camera: str) -> UInt8[np.ndarray, "H W 3"]:
     if camera not in take.videos:
         raise ValueError(f"take {take.folder.name!r} has no camera {camera!r}; it has {sorted(take.videos)}")
     material = gathered(take)
-    return drawn(material, sightings(material), frame, camera, picture(take, frame, camera))
+    return drawn(material, frame, camera, picture(take, frame, camera))
 
 
 def picture(take: Take, frame: int, camera: str, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "H W 3"]:
@@ -46,33 +46,31 @@ def picture(take: Take, frame: int, camera: str, size: tuple[int, int] | None = 
     raise ValueError(f"{take.videos[camera]}: has no frame {frame}; choose one that the video holds")
 
 
-def sightings(material: Material) -> dict[str, Sighting]:
-    """What was seen of every actor; of a nameless one where nobody was tracked."""
-    return {actor: material.sighting(actor) for actor in material.actors or material.take.actors}
+def _sightings(material: Material, frame: int) -> dict[str, Sighting]:
+    """What was seen of every actor in video frame `frame`; of a nameless one where nobody was tracked. Nothing outside of the time line."""
+    t = frame - material.first
+    if not 0 <= t < material.count:
+        return {}
+    return {actor: material.sighting(actor, slice(t, t + 1)) for actor in material.actors or material.take.actors}
 
 
-def drawn(
-    material: Material, seen: dict[str, Sighting], frame: int, camera: str, image: UInt8[np.ndarray, "H W 3"]
-) -> UInt8[np.ndarray, "H W 3"]:
+def drawn(material: Material, frame: int, camera: str, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
     """`image` (of any size) with all actors drawn over it."""
     c = material.cameras.index(camera)
     here = material.cameras[camera]
     scale = torch.tensor([[image.shape[1], image.shape[0]]], dtype=here.size.dtype) / here.size
     lens = here.resized(here.size * scale)
-    t = frame - material.first
-    for number, actor in enumerate(seen):
+    seen = _sightings(material, frame)
+    for number, actor in enumerate(material.actors):
         vertices = material.mesh(actor, frame)
         if vertices is not None and material.body is not None:
             image = shaded(image, lens, vertices, material.body.triangles, COLOURS[number % len(COLOURS)])
-    for sighting in seen.values():
-        if 0 <= t < material.count:
-            dots = (sighting.pixels[c, t] + 0.5) * scale.float() - 0.5
-            image = marked(image, dots, sighting.trusted[c, t], _sizes(material))
+    dots = {actor: (sighting.pixels[c, 0] + 0.5) * scale.float() - 0.5 for actor, sighting in seen.items()}
     for actor, sighting in seen.items():
-        places = _keypoints(material, actor, frame)
-        if places is not None and 0 <= t < material.count:
-            dots = (sighting.pixels[c, t] + 0.5) * scale.float() - 0.5
-            image = crossed(image, dots, lens.project(places.double())[0].float(), _sizes(material))
+        image = marked(image, dots[actor], sighting.trusted[c, 0], _sizes(material))
+    for actor in seen:
+        if (places := _keypoints(material, actor, frame)) is not None:
+            image = crossed(image, dots[actor], lens.project(places.double())[0].float(), _sizes(material))
     return image
 
 
@@ -94,7 +92,7 @@ def _keypoints(material: Material, actor: str, frame: int) -> Float[Tensor, "K 3
             places[known] = found
             return places
     t = frame - material.first
-    return material.triangulated(actor)[t] if material.tracks and 0 <= t < material.count else None
+    return material.triangulated(actor, slice(t, t + 1))[0] if material.tracks and 0 <= t < material.count else None
 
 
 def shaded(
@@ -157,10 +155,10 @@ class Window:
     centres: dict[int, tuple[float, float]]
 
     @classmethod
-    def around(cls, material: Material, seen: dict[str, Sighting], camera: str, frames: list[int], margin: float = 1.3) -> Window:
+    def around(cls, material: Material, camera: str, frames: list[int], margin: float = 1.3) -> Window:
         """The smallest window that holds all actors in each of `frames`; the whole picture where nobody is."""
         width, height = (int(v) for v in material.cameras[camera].size[0].tolist())
-        boxes = {f: box for f in frames if (box := _box(material, seen, camera, f)) is not None}
+        boxes = {f: box for f in frames if (box := _box(material, camera, f)) is not None}
         if not boxes:
             return cls((width, height), {})
         w = max(b[2] - b[0] for b in boxes.values()) * margin
@@ -182,15 +180,15 @@ class Window:
         return cv2.resize(part, (max(round(w * scale), 1), max(round(h * scale), 1)), interpolation=cv2.INTER_AREA)
 
 
-def _box(material: Material, seen: dict[str, Sighting], camera: str, frame: int) -> tuple[float, float, float, float] | None:
+def _box(material: Material, camera: str, frame: int) -> tuple[float, float, float, float] | None:
     """Left, top, right, bottom of all actors in a picture, px: of the bodies, else of the keypoints that views agree on."""
-    c, t = material.cameras.index(camera), frame - material.first
+    c, seen = material.cameras.index(camera), _sightings(material, frame)
     dots = []
-    for actor, sighting in seen.items():
+    for actor in material.actors or material.take.actors:
         places = _keypoints(material, actor, frame)
         found = None if places is None else material.cameras[camera].project(places.double())[0].float()
-        if (found is None or not bool(torch.isfinite(found).any())) and 0 <= t < material.count:
-            found = torch.where(sighting.trusted[c, t][:, None], sighting.pixels[c, t], torch.nan)
+        if (found is None or not bool(torch.isfinite(found).any())) and actor in seen:
+            found = torch.where(seen[actor].trusted[c, 0][:, None], seen[actor].pixels[c, 0], torch.nan)
         if found is not None:
             dots.append(found[torch.isfinite(found).all(-1)])
     points = torch.cat(dots) if dots else torch.zeros(0, 2)

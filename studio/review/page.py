@@ -179,6 +179,8 @@ def _numbers(material: Material, actor: Measured) -> Markup:
         f"{number(all_px['all_seen_px']['median'])} px over everything seen. "
         f"Two cameras or more see {actor.actor} in {numbers['frames_in_two_views']:.1%} of the frames."
     )
+    if actor.every > 1:
+        intro += f" The take is long: errors are those of one frame in {actor.every}, evenly over all of it."
     return joined(
         tag("p", intro),
         _card("Cameras", _camera_table(numbers["cameras"])),
@@ -245,7 +247,7 @@ def _span(material: Material) -> tuple[float, float]:
 
 
 def _trusted_error(actor: Measured) -> torch.Tensor:
-    return torch.where(actor.sighting.trusted, actor.error, torch.nan).transpose(1, 2)
+    return torch.where(actor.trusted, actor.error, torch.nan).transpose(1, 2)
 
 
 def _error_plot(material: Material, actor: Measured) -> Markup:

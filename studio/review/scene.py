@@ -18,6 +18,7 @@ from torch import Tensor
 from rigs import rotation
 from studio.review.material import Material
 from studio.review.overlays import COLOURS
+from studio.values import Motion
 
 BONES_A_VERTEX = 4
 """What the viewer skins with."""
@@ -61,7 +62,7 @@ def _recorded(server: viser.ViserServer, material: Material, frames: list[int], 
     scene.configure_environment_map(hdri=None)
     scene.add_light_hemisphere("/light/sky", sky_color=(255, 255, 255), ground_color=(120, 115, 110), intensity=4.0)
     scene.world_axes.visible = False
-    middle, reach = _volume(material)
+    middle, reach = _volume(material, frames)
     side = 2 * math.ceil(reach + 1)
     scene.add_grid(
         "/floor",
@@ -76,21 +77,21 @@ def _recorded(server: viser.ViserServer, material: Material, frames: list[int], 
     _add_cameras(scene, material, reach)
     server.initial_camera.look_at = (middle[0], middle[1], 0.9)
     server.initial_camera.position = _viewpoint(material, middle)
-    actors = [_Figure(scene, material, actor, number) for number, actor in enumerate(material.actors)]
+    actors = [_Figure(scene, material, actor, number, frames) for number, actor in enumerate(material.actors)]
     for figure in actors:
-        figure.show(frames[0] if frames else 0)
+        figure.show(0)
     serializer = server.get_scene_serializer()
-    for t in frames[1:]:
+    for shown in range(1, len(frames)):
         serializer.insert_sleep(pause)
         for figure in actors:
-            figure.show(t)
+            figure.show(shown)
     serializer.insert_sleep(pause)
     return serializer.as_html()
 
 
-def _volume(material: Material) -> tuple[tuple[float, float], float]:
+def _volume(material: Material, frames: list[int]) -> tuple[tuple[float, float], float]:
     """Where the actors are, m, and how far from there the farthest camera stands."""
-    points = [material.triangulated(a).reshape(-1, 3) for a in material.actors]
+    points = [material.triangulated(a, slice(t, t + 1))[0] for a in material.actors for t in frames]
     points += [m.translation for m in material.motions.values()]
     points = torch.cat(points) if points else torch.zeros(0, 3)
     points = points[torch.isfinite(points).all(-1)]
@@ -134,18 +135,16 @@ def _add_cameras(scene: viser.SceneApi, material: Material, reach: float) -> Non
 class _Figure:
     """One actor in the scene: a skinned mesh and the triangulated points."""
 
-    def __init__(self, scene: viser.SceneApi, material: Material, actor: str, number: int) -> None:
-        points = material.triangulated(actor)
+    def __init__(self, scene: viser.SceneApi, material: Material, actor: str, number: int, frames: list[int]) -> None:
+        points = torch.cat([material.triangulated(actor, slice(t, t + 1)) for t in frames])
         # The viewer wants as many points in every frame: those not seen go where nobody looks.
         self.points = torch.where(torch.isfinite(points).all(-1, keepdim=True), points, torch.tensor(ASIDE)).numpy()
         self.cloud = scene.add_point_cloud(f"/points/{number}", self.points[0], YELLOW, point_size=0.018, point_shape="circle")
-        self.turns, self.places, self.mesh = None, None, None
+        self.posed: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(frames)
+        self.mesh = None
         motion = material.motions.get(actor)
         if motion is not None and material.body is not None:
-            posed = list(material.poses(actor))
-            turns = rotation.quaternion(torch.cat([p.R_world_joint for p in posed]))
-            self.turns = material.on_time_line(turns, motion.first_frame, 0, torch.nan).numpy()
-            self.places = material.on_time_line(torch.cat([p.joints for p in posed]), motion.first_frame, 0, torch.nan).numpy()
+            self.posed = [_bones(material, motion, material.first + t - motion.first_frame) for t in frames]
             self.mesh = self._mesh(scene, material, actor, number)
 
     def _mesh(self, scene: viser.SceneApi, material: Material, actor: str, number: int) -> Any:
@@ -164,16 +163,25 @@ class _Figure:
             opacity=0.85,  # so that the points inside can be seen
         )
 
-    def show(self, t: int) -> None:
-        """Go to frame `t` of the time line."""
-        self.cloud.points = self.points[t]
-        if self.mesh is None or self.turns is None or self.places is None:
+    def show(self, shown: int) -> None:
+        """Go to one of the frames it was made with."""
+        self.cloud.points = self.points[shown]
+        if self.mesh is None:
             return
-        there = bool(np.isfinite(self.places[t]).all() and np.isfinite(self.turns[t]).all())
-        self.mesh.visible = there
-        if there:
-            for bone, turn, place in zip(self.mesh.bones, self.turns[t], self.places[t], strict=True):
+        posed = self.posed[shown]
+        self.mesh.visible = posed is not None
+        if posed is not None:
+            for bone, turn, place in zip(self.mesh.bones, *posed, strict=True):
                 bone.wxyz, bone.position = turn, place
+
+
+def _bones(material: Material, motion: Motion, t: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Rotations (J, 4) and places (J, 3) m of the joints in frame t of the motion; None where it has none."""
+    if not 0 <= t < len(motion.translation):
+        return None
+    posed = next(material.poses(motion.cut(slice(t, t + 1))))
+    turns, places = rotation.quaternion(posed.R_world_joint[0]).numpy(), posed.joints[0].numpy()
+    return (turns, places) if np.isfinite(turns).all() and np.isfinite(places).all() else None
 
 
 def strongest(weights: Float[Tensor, "V J"], most: int = BONES_A_VERTEX) -> Float[Tensor, "V J"]:
