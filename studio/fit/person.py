@@ -149,17 +149,17 @@ class Fitter:
         blur = self.scatter.cpu() * (observed.cameras.focal.mean(1)[:, None, None] / depth)
         return pulls.Views.undistorted(observed.cameras, pixels, (sigma**2 + blur**2).sqrt()).to(self.device)
 
-    def problem(self, shape: Tensor, views: pulls.Views, kernel: float, planted: Tensor | None = None) -> Problem:
-        """The objective for one stretch."""
+    def problem(self, shape: Tensor, views: pulls.Views, kernel: float, planted: Tensor | None = None, face: bool = True) -> Problem:
+        """The objective for one stretch; expression is free only with `face` and where a face was seen."""
 
-        def evidence(points: Tensor, frames: slice) -> Pull:
+        def evidence(points: Tensor, frames: slice | Tensor) -> Pull:
             pull = pulls.keypoints(points, views[frames], kernel)
             if planted is not None:
                 pull = pull + pulls.targets(points, planted[frames], torch.full_like(points[..., 0], self.config.contact), 5.0)
             return pull
 
         free = self.free.clone()
-        if not bool((views.precision[:, :, self.faces] > 0).any()):
+        if not face or not bool((views.precision[:, :, self.faces] > 0).any()):
             free[3 + 3 * len(self.body.skeleton) :] = False
         return Problem(self.model, shape, evidence, self.priors, free)
 
@@ -170,31 +170,24 @@ class Fitter:
 
     def alone(self, state: State, views: pulls.Views, shape: Tensor) -> State:
         """Every frame by itself, the kernel narrowing."""
-        for kernel, iterations in ((25.0, 6), (8.0, 6), (self.config.kernel, 5)):
-            state, cost = settle(self.problem(shape, views, kernel), state, iterations)
+        for kernel, iterations in ((25.0, 6), (8.0, 6)):
+            state, cost = settle(self.problem(shape, views, kernel, face=False), state, iterations)
             state = self._rescued(state, cost, views, shape, kernel)
+        state, _ = settle(self.problem(shape, views, self.config.kernel), state, 5)
         return state
 
     def _rescued(self, state: State, cost: Tensor, views: pulls.Views, shape: Tensor, kernel: float) -> State:
-        """Frames far worse than their neighbours start again from a neighbour's pose."""
+        """Frames far worse than a neighbour start again from its pose."""
         T = len(state)
-        if T < 3:
-            return state
         for shift in (1, -1):
             source = (torch.arange(T, device=self.device) - shift).clamp(0, T - 1)
-            worse = cost > 1.3 * cost[source] + 5
-            if not bool(worse.any()):
+            chosen = (cost > 1.5 * cost[source] + 10).nonzero()[:, 0]
+            if not len(chosen):
                 continue
-            chosen = worse.nonzero()[:, 0]
-            donor = state[source[chosen]]
-            tried, new = settle(self.problem(shape, views[chosen], kernel), donor, 6)
+            tried, new = settle(self.problem(shape, views[chosen], kernel, face=False), state[source[chosen]], 6)
             better = new < cost[chosen]
-            kept = tried.where(better, state[chosen])
-            R, root, e = state.R.clone(), state.root.clone(), state.expression.clone()
-            R[chosen], root[chosen], e[chosen] = kept.R, kept.root, kept.expression
-            state = State(R, root, e)
-            cost = cost.clone()
-            cost[chosen] = torch.where(better, new, cost[chosen])
+            state = state.replaced(chosen, tried.where(better, state[chosen]))
+            cost = cost.index_put((chosen,), torch.where(better, new, cost[chosen]))
         return state
 
     def shape(self, observed: Source) -> tuple[Tensor, Tensor]:

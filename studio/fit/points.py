@@ -54,6 +54,12 @@ class State:
     def __getitem__(self, frames: slice | Tensor) -> State:
         return State(self.R[frames], self.root[frames], self.expression[frames])
 
+    def replaced(self, frames: Int[Tensor, "n"], by: State) -> State:
+        """The state with some frames exchanged."""
+        R, root, expression = self.R.clone(), self.root.clone(), self.expression.clone()
+        R[frames], root[frames], expression[frames] = by.R, by.root, by.expression
+        return State(R, root, expression)
+
     @staticmethod
     def joined(parts: list[State]) -> State:
         """Stretches of frames, one after the other."""

@@ -17,8 +17,8 @@ from torch import Tensor
 from studio.fit.points import Model, Normal, Placed, Pull, State
 from studio.fit.priors import Priors, Smoothness
 
-Evidence = Callable[[Float[Tensor, "T K 3"], slice], Pull]
-"""All data terms together: points of the frames named by the slice -> one pull."""
+Evidence = Callable[[Float[Tensor, "T K 3"], slice | Tensor], Pull]
+"""All data terms together: points of the frames named (a slice, or their numbers) -> one pull."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Problem:
         """Stretches of at most `chunk` frames."""
         return [slice(a, min(frames, a + self.chunk)) for a in range(0, frames, self.chunk)]
 
-    def cost(self, state: State, frames: slice) -> Float[Tensor, "T"]:
+    def cost(self, state: State, frames: slice | Tensor) -> Float[Tensor, "T"]:
         """Objective of each frame without smoothness; `state` covers just those frames."""
         return self.evidence(self.model.place(state, self.shape).points, frames).cost + self.priors.cost(state)
 
@@ -47,7 +47,7 @@ class Problem:
         """Positions of the free unknowns."""
         return self.free.nonzero()[:, 0]
 
-    def linearised(self, state: State, frames: slice) -> tuple[Normal, Placed, Pull]:
+    def linearised(self, state: State, frames: slice | Tensor) -> tuple[Normal, Placed, Pull]:
         """Normal equations of some frames in the free unknowns, priors included."""
         placed = self.model.place(state, self.shape)
         pull = self.evidence(placed.points, frames)
@@ -75,26 +75,34 @@ def _factor(H: Tensor, damping: Tensor, extra: Tensor | float = 0.0) -> Tensor:
 
 
 def settle(problem: Problem, state: State, iterations: int, damping: float = 1e-3) -> tuple[State, Float[Tensor, "T"]]:
-    """Every frame by itself; returns the state and each frame's objective."""
+    """Every frame by itself; returns the state and each frame's objective. A frame that has settled is left alone."""
     parts, costs = [], []
     for frames in problem.chunks(len(state)):
-        s = state[frames]
-        lam = torch.full_like(s.root[:, :1], damping)
-        cost = problem.cost(s, frames)
-        for _ in range(iterations):
-            normal, _, _ = problem.linearised(s, frames)
-            L = _factor(normal.H, lam)
-            tried = problem.moved(s, -torch.cholesky_solve(normal.g[..., None], L)[..., 0])
-            new = problem.cost(tried, frames)
-            better = new < cost  # False for NaN too
-            still = bool((cost - new > 1e-4 * cost).any())
-            s, cost = tried.where(better, s), torch.where(better, new, cost)
-            if not still and bool(better.all()):
-                break
-            lam = torch.where(better[:, None], lam * 0.3, lam * 8).clamp(1e-6, 1e4)
+        s, cost = _settle_chunk(problem, state[frames], frames, iterations, damping)
         parts.append(s)
         costs.append(cost)
     return State.joined(parts), torch.cat(costs)
+
+
+def _settle_chunk(problem: Problem, s: State, frames: slice, iterations: int, damping: float) -> tuple[State, Tensor]:
+    number = torch.arange(frames.start, frames.stop, device=s.root.device)
+    lam = torch.full_like(s.root[:, 0], damping)
+    cost = problem.cost(s, frames)
+    busy = torch.arange(len(s), device=s.root.device)
+    for _ in range(iterations):
+        now = s[busy]
+        normal, _, _ = problem.linearised(now, number[busy])
+        L = _factor(normal.H, lam[busy, None])
+        tried = problem.moved(now, -torch.cholesky_solve(normal.g[..., None], L)[..., 0])
+        new, old = problem.cost(tried, number[busy]), cost[busy]
+        better = new < old  # False for NaN too
+        s = s.replaced(busy, tried.where(better, now))
+        cost[busy] = torch.where(better, new, old)
+        lam[busy] = torch.where(better, lam[busy] * 0.3, lam[busy] * 8).clamp(1e-6, 1e4)
+        busy = busy[~better | (old - new > 1e-3 * old)]
+        if not len(busy):
+            break
+    return s, cost
 
 
 def objective(problem: Problem, state: State, smoothness: Smoothness) -> Float[Tensor, ""]:
@@ -117,7 +125,7 @@ def smooth(
         if bool(new < best):
             gain = float((best - new) / best.abs().clamp_min(1e-12))
             state, best, damping = tried, new, max(damping * 0.3, 1e-6)
-            if gain < 1e-4:
+            if gain < 3e-4:
                 break
         else:
             damping = max(damping, 1e-4) * 20
@@ -151,7 +159,7 @@ def _conjugate_gradients(inverse: Tensor, smoothness: Smoothness, g: Tensor, ste
         r = r - alpha * Ap
         z = (inverse @ r[..., None])[..., 0]
         new = (r * z).sum()
-        if bool(new < 1e-6 * first):
+        if bool(new < 1e-4 * first):
             break
         beta, rz = new / rz, new
         p, Mp = z + beta * p, r + beta * Mp
