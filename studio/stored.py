@@ -84,7 +84,8 @@ class Stored:
             if (value := getattr(self, name)) is not None:
                 start, stop, _ = frames.indices(value.shape[axis])
                 changes[name] = value.narrow(axis, start, max(stop - start, 0))
-                changes["first_frame"] = self.first_frame + start  # type: ignore[attr-defined]
+                if hasattr(self, "first_frame"):
+                    changes["first_frame"] = self.first_frame + start  # type: ignore[attr-defined]
         return replace(self, **changes)  # type: ignore[type-var]
 
     @classmethod
