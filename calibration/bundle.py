@@ -8,6 +8,7 @@ twist of the board in the world is the adjoint of the camera's pose times a twis
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -38,6 +39,12 @@ def adjoint(R: Float[Tensor, "... 3 3"], t: Float[Tensor, "... 3"]) -> Float[Ten
     A[..., :3, :3] = A[..., 3:, 3:] = R
     A[..., 3:, :3] = skew(t) @ R
     return A
+
+
+def composed(cameras: Pose, boards: Pose, views: Sightings) -> tuple[Float[Tensor, "V 3 3"], Float[Tensor, "V 3"]]:
+    """The pose of each view's board in its camera."""
+    R = cameras[0][views.camera]
+    return R @ boards[0][views.board], (R @ boards[1][views.board][..., None])[..., 0] + cameras[1][views.camera]
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,10 @@ class Adjusted:
     scores: Float[Tensor, "B U"]
     """Each instant's part of the gradient at the end, boards eliminated: what its data would still move."""
 
+    def of_views(self, views: Sightings) -> tuple[Float[Tensor, "V 3 3"], Float[Tensor, "V 3"]]:
+        """The board's pose in the camera, for each view."""
+        return composed((self.R, self.t), (self.R_world_board, self.board_position), views)
+
 
 @dataclass(frozen=True)
 class _State:
@@ -105,23 +116,23 @@ def adjust(
     cameras: Pose,
     boards: Pose,
     lenses: LensModel,
-    held: int | None = 0,
+    held: Sequence[int] = (0,),
     pose_prior: Float[Tensor, "C 6 6"] | None = None,
     steps: int = 30,
     tolerance: float = 1e-7,
 ) -> Adjusted:
     """The poses (and lenses) of the least robust reprojection error.
 
-    The world is fixed by the camera `held`, or by `pose_prior`: information on each camera's twist away from its start (camera's frame).
+    The world is fixed by the cameras `held`, or by `pose_prior`: information on each camera's twist away from its start (camera's frame).
     `steps` bounds the iterations; it ends when a step promises to lower the cost by less than `tolerance` of it. Damping follows the gain
     ratio (Madsen, Nielsen, Tingleff 2004, "Methods for non-linear least squares problems", section 3.2).
     """
-    if held is None and pose_prior is None:
+    if not held and pose_prior is None:
         raise ValueError("bundle adjustment: hold one camera, or give a prior on the camera poses; else the world may drift")
     start = _State(*cameras, *boards, lenses.start.new_zeros(len(lenses.start), lenses.basis.shape[1]))
     free = torch.ones(6 * len(cameras[0]) + start.change.numel(), dtype=torch.bool)
-    if held is not None:
-        free[6 * held : 6 * held + 6] = False
+    for c in held:
+        free[6 * c : 6 * c + 6] = False
     system, state = _linearised(views, start, start, lenses, pose_prior), start
     damping, growth, taken = 1e-6, 2.0, 0
     for taken in range(1, steps + 1):  # noqa: B007
@@ -146,8 +157,7 @@ def adjust(
 def _linearised(views: Sightings, state: _State, start: _State, lenses: LensModel, pose_prior: Tensor | None) -> _System:
     C, B, K, G = len(state.R), len(state.R_board), lenses.basis.shape[1], len(lenses.start)
     c, b = views.camera, views.board
-    R = state.R[c] @ state.R_board[b]
-    t = (state.R[c] @ state.t_board[b][..., None])[..., 0] + state.t[c]
+    R, t = composed((state.R, state.t), (state.R_board, state.t_board), views)
     found = normals(views, R, t, lenses.of(state.change)[c], lenses.fish[lenses.group][c], lenses.columns)
     H, g = _reduced(found, lenses)
     Ad = adjoint(state.R, state.t)[c]
@@ -172,7 +182,7 @@ def _reduced(found: Normals, lenses: LensModel) -> tuple[Tensor, Tensor]:
 
 def _prior(state: _State, start: _State, lenses: LensModel, pose_prior: Tensor | None) -> tuple[Tensor, Tensor, float]:
     """Information, gradient and cost of what was known before."""
-    C, (G, K) = len(state.R), state.change.shape
+    C, K = len(state.R), state.change.shape[1]
     pull = (lenses.prior @ state.change[..., None])[..., 0]
     poses = state.R.new_zeros(C, 6, 6) if pose_prior is None else pose_prior
     turn = state.R @ start.R.mT

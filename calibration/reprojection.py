@@ -49,7 +49,7 @@ class Sightings:
 
 @dataclass(frozen=True)
 class Normals:
-    """Sums over each view's corners: robust cost (half the sum of squares), gradient and Gauss-Newton matrix by [pose twist, lens columns]."""
+    """Sums over each view's corners: half the robust sum of squares, gradient and Gauss-Newton matrix by [pose twist, lens columns]."""
 
     cost: Float[Tensor, "V"]
     gradient: Float[Tensor, "V P"]
