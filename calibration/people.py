@@ -1,0 +1,387 @@
+"""A camera rig from people instead of boards.
+
+What is known are named 2D points, a network's own 3D guess in each view, which pairs of points are bones, and nothing else of bodies.
+The per-view skeletons give the rotations, the 2D points the positions, and a bundle adjustment over points that are free in every frame
+gives everything together: poses, focal lengths, delays between cameras, bone lengths. Metres come from a length that the caller knows,
+and which way is up from which points are above which (`calibration.people_world`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from calibration.cameras import Cameras
+from calibration.people_bundle import LENS, OWN, Prior, Sightings, Solution, State, adjust
+from calibration.people_start import Start, angle, centred, flipped, placed, start
+from calibration.triangulate import triangulate
+
+
+@dataclass(frozen=True)
+class PeopleViews:
+    """One person in all cameras, the same frames of each."""
+
+    cameras: tuple[str, ...]
+    size: Float[Tensor, "C 2"]
+    """Width and height of the images, px."""
+    fps: float
+    pixels: Float[Tensor, "C T K 2"]
+    """px; NaN where not seen."""
+    sigma: Float[Tensor, "C T K"]
+    """px."""
+    skeleton: Float[Tensor, "C T K 3"]
+    """A network's own 3D guess in each view, m, camera axes, origin anywhere; NaN where it has none."""
+    mirror: tuple[int, ...]
+    """For each point the index of its left-right counterpart; its own where it has none."""
+    bones: tuple[tuple[int, int], ...]
+    """Pairs of points whose distance is nearly constant."""
+
+    def __post_init__(self) -> None:
+        C, T, K = self.sigma.shape
+        wanted = {"pixels": (C, T, K, 2), "skeleton": (C, T, K, 3), "size": (C, 2)}
+        for name, shape in wanted.items():
+            if tuple(getattr(self, name).shape) != shape:
+                raise ValueError(f"people: {name} has shape {tuple(getattr(self, name).shape)}; sigma asks for {shape}")
+        if C < 2 or len(self.cameras) != C:
+            raise ValueError(f"people: {len(self.cameras)} camera names for {C} views; a rig needs at least two views, each named")
+
+    @property
+    def seen(self) -> Bool[Tensor, "C T K"]:
+        """Where there is a point."""
+        return torch.isfinite(self.pixels).all(-1) & torch.isfinite(self.sigma) & (self.sigma > 0)
+
+    def relabelled(self, exchanged: Bool[Tensor, "C T"]) -> PeopleViews:
+        """The views with left and right put back where a network had them exchanged."""
+        swap = list(self.mirror)
+        e = exchanged[..., None]
+        return replace(
+            self,
+            pixels=torch.where(e[..., None], self.pixels[:, :, swap], self.pixels),
+            sigma=torch.where(e, self.sigma[:, :, swap], self.sigma),
+            skeleton=torch.where(e[..., None], self.skeleton[:, :, swap], self.skeleton),
+        )
+
+
+@dataclass(frozen=True)
+class PeopleConfig:
+    """How a rig is found from people."""
+
+    focal_sigma: float = 0.25
+    """Of the log of an unknown focal length around the image's longer side, for all cameras together."""
+    focal_spread: float = 0.1
+    """How much the cameras of one rig differ in it."""
+    distortion_sigma: float = 0.08
+    """Of an unknown radial distortion around zero, for all cameras together."""
+    distortion_spread: float = 0.04
+    """How much the cameras of one rig differ in it."""
+    centre_sigma: float = 0.004
+    """Of an unknown principal point around the image's centre, as a fraction of the longer side."""
+    delay_sigma: float = 0.1
+    """Of a camera's delay against the first, s; 0 for cameras that are in step."""
+    bone_sigma: float = 0.015
+    """How constant the length of a bone is, m."""
+    frames: int = 150
+    """Most frames in the adjustment, spread over the take."""
+    rounds: int = 4
+    """Adjustments, each with weights from the one before."""
+
+
+@dataclass(frozen=True)
+class PeopleFit:
+    """A rig found from people. Lengths are a network's guess of metres until scaled, and the world is the first camera's until levelled."""
+
+    cameras: Cameras
+    covariance: Float[Tensor, "C 6 6"]
+    """Of each camera's turn (rotation vector in its own axes, rad) and position (m), the rig as a whole held; noise taken as correlated."""
+    delay: Float[Tensor, "C"]
+    """A camera's frame t + delay shows the instant of the first camera's frame t; frames."""
+    delay_sigma: Float[Tensor, "C"]
+    focal_sigma: Float[Tensor, "C"]
+    """Of the log of the focal length."""
+    frames: Int[Tensor, "T"]
+    points: Float[Tensor, "T K 3"]
+    """Where the person's points were in these frames, m; NaN where fewer than two cameras saw one."""
+    residual: Float[Tensor, "C T K"]
+    """Distance of what was seen from the points' images, px; NaN where not seen."""
+    exchanged: Bool[Tensor, "C T"]
+    """Where a view had left and right exchanged."""
+    start: Start
+
+    @property
+    def rms(self) -> float:
+        """Median residual, px."""
+        return float(self.residual.nanmedian())
+
+    def moved(self, R: Float[Tensor, "3 3"], shift: Float[Tensor, "3"], scale: float) -> PeopleFit:
+        """The same rig and person in another world: points p become scale * R p + shift."""
+        c = self.cameras
+        grow = torch.block_diag(torch.eye(3, dtype=torch.float64), scale * R)
+        return replace(
+            self,
+            cameras=replace(c, R_camera_world=c.R_camera_world @ R.mT, position=scale * c.position @ R.mT + shift),
+            covariance=grow @ self.covariance @ grow.mT,
+            points=scale * self.points @ R.mT + shift,
+        )
+
+
+def calibrate_people(views: PeopleViews, lenses: Cameras | None = None, config: PeopleConfig | None = None) -> PeopleFit:
+    """The rig that saw a person, unknown but for what `lenses` says of its lenses (poses ignored); see `PeopleFit` for its world.
+
+    A `ValueError` says which camera shares nothing with the others, shows a mirror image, or that no rig explains what they saw.
+    """
+    config = config or PeopleConfig()
+    plain = views if lenses is None else _without_lens(views, lenses)
+    first = _started(plain)
+    plain = plain.relabelled(first.exchanged)
+    prior = _prior(plain, lenses, config)
+    few = _frames(plain, 40)
+    tried = [_from_start(plain, first, few, prior, factor, config) for factor in ((1.0,) if lenses is not None else (0.75, 1.0, 1.4))]
+    best = min(tried, key=lambda s: s.cost)
+    return _finished(plain, lenses, first, best.state, prior, config)
+
+
+def _without_lens(views: PeopleViews, lenses: Cameras) -> PeopleViews:
+    """The views as pinhole cameras of the same focal length and centre would have seen them."""
+    flat = lenses.undistort(views.pixels.to(torch.float64))
+    focal = lenses.focal.mean(1)[:, None, None, None]
+    return replace(views, pixels=flat * focal + lenses.centre[:, None, None])
+
+
+def _started(views: PeopleViews) -> Start:
+    skeleton = torch.where((torch.isfinite(views.skeleton).all(-1) & views.seen)[..., None], views.skeleton.double(), torch.nan)
+    first = start(skeleton, views.mirror, views.cameras)
+    for c, name in enumerate(views.cameras):
+        other = skeleton.clone()
+        other[c] = flipped(skeleton[c], views.mirror)
+        again = start(other, views.mirror, views.cameras)
+        if again.error < 0.8 * first.error:
+            raise ValueError(
+                f"camera {name!r}: its video is a mirror image: the person it shows fits the other views only with left and right "
+                f"turned over ({1000 * again.error:.0f} mm instead of {1000 * first.error:.0f} mm); switch mirroring off and record again"
+            )
+    return first
+
+
+def _frames(views: PeopleViews, most: int) -> Int[Tensor, "t"]:
+    """Frames in which at least two cameras see the person, spread evenly."""
+    good = ((views.seen.sum(-1) >= 5).sum(0) >= 2).nonzero()[:, 0]
+    if len(good) < 5:
+        raise ValueError(
+            f"people: only {len(good)} frames show the person to two cameras; record at least a few seconds with the person in view of all"
+        )
+    return good[torch.linspace(0, len(good) - 1, min(most, len(good)), dtype=torch.float64).round().long()]
+
+
+def _prior(views: PeopleViews, lenses: Cameras | None, config: PeopleConfig) -> Prior:
+    """What is known of lenses and delays; the poses are free but for the first camera's, which holds the world."""
+    C = len(views.cameras)
+    side = views.size.max(1).values.double()
+    lens = torch.stack([side.log(), torch.zeros_like(side), *((views.size.double() - 1) / 2).T], 1)
+    alike, one = torch.ones(C, C, dtype=torch.float64), torch.eye(C, dtype=torch.float64)
+    covariance = torch.zeros(C, OWN, C, OWN, dtype=torch.float64)
+    covariance[:, 6, :, 6] = config.focal_sigma**2 * alike + config.focal_spread**2 * one
+    covariance[:, 7, :, 7] = config.distortion_sigma**2 * alike + config.distortion_spread**2 * one
+    covariance[:, 8, :, 8] = covariance[:, 9, :, 9] = torch.diag((config.centre_sigma * side).square())
+    if lenses is not None:
+        lens = torch.cat([lenses.focal.mean(1, keepdim=True).log(), torch.zeros(C, 1), lenses.centre], 1).double()
+        covariance[:, LENS, :, LENS] = 1e-12 * torch.eye(4 * C, dtype=torch.float64).view(C, 4, C, 4)
+    delay = torch.full((C,), max(config.delay_sigma * views.fps, 1e-6) ** 2, dtype=torch.float64)
+    delay[0] = 1e-12
+    covariance[:, 10, :, 10] = torch.diag(delay)
+    loose = torch.full((C, 6), 1e6, dtype=torch.float64)
+    loose[0] = 1e-6
+    covariance[:, :6, :, :6] = torch.diag(loose.flatten()).view(C, 6, C, 6)
+    information = torch.linalg.inv(covariance.view(OWN * C, OWN * C)).view(C, OWN, C, OWN)
+    nothing = torch.zeros(0, dtype=torch.float64)
+    state = State(torch.eye(3, dtype=torch.float64).expand(C, 3, 3), lens.new_zeros(C, 3), lens, lens.new_zeros(C), nothing, nothing)
+    return Prior(state, information)
+
+
+def sightings(
+    views: PeopleViews, frames: Int[Tensor, "t"], delay: Float[Tensor, "C"], share: Float[Tensor, "C K"], bones: Bool[Tensor, "B"], sigma: Float[Tensor, "B"]
+) -> Sightings:
+    """What the cameras saw at these frames as a linear function of their delays, taken about `delay` rounded to whole frames.
+
+    The velocity is the slope of a line through five frames. `share` multiplies each point's sigma.
+    """
+    C, T, K = views.sigma.shape
+    at = frames[None] + delay.round().long()[:, None]
+    inside = (at >= 0) & (at < T)
+    at = at.clamp(0, T - 1)
+    rows = torch.arange(C)[:, None]
+    pixels = views.pixels.double()
+    velocity = slope(pixels)[rows, at]
+    there = views.seen[rows, at] & inside[..., None] & torch.isfinite(velocity).all(-1)
+    velocity = torch.where(there[..., None], velocity, 0.0)
+    seen = torch.where(there[..., None], pixels[rows, at] - delay.round()[:, None, None, None] * velocity, 0.0)
+    scaled = torch.where(there, views.sigma.double()[rows, at].clamp_min(0.5) * share[:, None], torch.inf)
+    scaled = torch.where((torch.isfinite(scaled).sum(0) >= 2), scaled, torch.inf)
+    return Sightings(seen, velocity, scaled, torch.tensor(views.bones, dtype=torch.long).view(-1, 2)[bones], sigma)
+
+
+def slope(track: Float[Tensor, "C T K 2"], reach: int = 2) -> Float[Tensor, "C T K 2"]:
+    """Change of a track per frame: of the line through the frames within `reach` that have it; NaN where fewer than two do."""
+    T = track.shape[1]
+    sums = [torch.zeros_like(track) for _ in range(5)]
+    for step in range(-reach, reach + 1):
+        source = slice(max(0, step), T + min(0, step))
+        target = slice(max(0, -step), T + min(0, -step))
+        there = torch.isfinite(track[:, source])
+        value = track[:, source].nan_to_num()
+        for total, part in zip(sums, (there, there * step, there * step**2, value, value * step)):
+            total[:, target] += part
+    n, x, xx, y, xy = sums
+    spread = n * xx - x * x
+    return torch.where(spread > 0, (n * xy - x * y) / spread.clamp_min(1e-9), torch.nan)
+
+
+def _from_start(views: PeopleViews, first: Start, frames: Int[Tensor, "t"], prior: Prior, factor: float, config: PeopleConfig) -> Solution:
+    """A first adjustment, of the points that the skeletons have, from focal lengths `factor` times the prior's."""
+    R = first.R
+    lens = prior.state.lens.clone()
+    lens[:, 0] += math.log(factor)
+    body, there = centred(views.skeleton[:, frames].double())
+    turned = torch.einsum("cji,ctkj->ctki", R, torch.where(there[..., None], body, torch.nan))
+    common = turned.nanmedian(0).values
+    has = torch.isfinite(common).all(-1)
+    plane = (views.pixels[:, frames].double() - lens[:, None, None, 2:]) / lens[:, None, None, :1].exp()
+    weight = torch.where(views.seen[:, frames] & has[None], views.sigma[:, frames].double().clamp_min(0.5).square().reciprocal(), 0.0)
+    position, points = placed(R, common, plane, weight)
+    points = torch.where(torch.isfinite(points), points, points.nanmean((0, 1)))
+    C, K = len(R), points.shape[1]
+    bones = _kept_bones(views, has.float().mean(0) > 0.5)
+    state = State(R, position, lens, torch.zeros(C, dtype=torch.float64), points, _lengths(points, views, bones))
+    share = torch.full((C, K), 2.0, dtype=torch.float64)
+    seen = sightings(views, frames, state.delay, share, bones, 3 * config.bone_sigma / state.length.exp())
+    seen = replace(seen, sigma=torch.where(has[None], seen.sigma, torch.inf))
+    still = prior.information.clone()
+    still[:, 7:, :, 7:] += 1e8 * torch.eye(4 * C, dtype=torch.float64).view(C, 4, C, 4)
+    return adjust(state, seen, Prior(replace(prior.state, R=R, position=position), still), 3.0, 40, 1e-4)
+
+
+def _kept_bones(views: PeopleViews, there: Bool[Tensor, "K"]) -> Bool[Tensor, "B"]:
+    return torch.tensor([bool(there[a] & there[b]) for a, b in views.bones], dtype=torch.bool)
+
+
+def _lengths(points: Float[Tensor, "T K 3"], views: PeopleViews, bones: Bool[Tensor, "B"]) -> Float[Tensor, "B"]:
+    a, b = torch.tensor(views.bones, dtype=torch.long).view(-1, 2)[bones].T
+    return (points[:, a] - points[:, b]).norm(dim=-1).nanmedian(0).values.clamp_min(0.005).log()
+
+
+def _finished(views: PeopleViews, lenses: Cameras | None, first: Start, state: State, prior: Prior, config: PeopleConfig) -> PeopleFit:
+    """The last adjustments: all points, delays open, weights by what each point's residuals turned out to be."""
+    frames = _frames(views, config.frames)
+    C, K = len(views.cameras), views.sigma.shape[2]
+    share = torch.ones(C, K, dtype=torch.float64)
+    exchanged = first.exchanged
+    solution = seen = None
+    together = 1.0
+    prior = Prior(replace(prior.state, R=state.R, position=state.position), prior.information)
+    for n in range(config.rounds):
+        points = retriangulated(views, state, frames)
+        views, more = _sided(views, state, frames, points)
+        exchanged = exchanged ^ more
+        if bool(more.any()):
+            points = retriangulated(views, state, frames)
+        there = torch.isfinite(points).all(-1)
+        bones = _kept_bones(views, there.float().mean(0) > 0.3)
+        state = replace(state, points=torch.where(there[..., None], points, points.nanmean((0, 1))), length=_lengths(points, views, bones))
+        seen = sightings(views, frames, state.delay, share, bones, config.bone_sigma / state.length.exp())
+        seen = replace(seen, sigma=torch.where(there[None], seen.sigma, torch.inf))
+        weighed = Prior(prior.state, prior.information * together)  # dependent observations count less against what was known before
+        solution = adjust(state, seen, weighed, 2.0, 30, 1e-5)
+        state, together = solution.state, correlation(solution.residual)
+        share = share * _noise(solution, seen).clamp(0.25, 4.0)
+    assert solution is not None and seen is not None
+    return _fit(views, lenses, first, exchanged, frames, seen, solution)
+
+
+def camera_values(views_names: Sequence[str], size: Float[Tensor, "C 2"], state: State) -> Cameras:
+    """The state's cameras."""
+    C = len(views_names)
+    distortion = torch.zeros(C, 8, dtype=torch.float64)
+    distortion[:, 0] = state.lens[:, 1]
+    focal = state.lens[:, :1].exp().expand(C, 2).clone()
+    return Cameras(tuple(views_names), size.double(), focal, state.lens[:, 2:], distortion, ("brown",) * C, state.R, state.position)
+
+
+def retriangulated(views: PeopleViews, state: State, frames: Int[Tensor, "t"]) -> Float[Tensor, "t K 3"]:
+    """The points that the cameras as they are now make of what they saw, m; NaN where they make none."""
+    K = views.sigma.shape[2]
+    none = torch.zeros(len(views.bones), dtype=torch.bool)
+    seen = sightings(views, frames, state.delay, torch.ones(len(views.cameras), K, dtype=torch.float64), none, torch.zeros(0, dtype=torch.float64))
+    pixels = seen.pixels + state.delay[:, None, None, None] * seen.velocity
+    cameras = camera_values(views.cameras, views.size, state)
+    return triangulate(cameras, pixels, seen.sigma, threshold=8.0, dtype=torch.float64).points
+
+
+def _sided(
+    views: PeopleViews, state: State, frames: Int[Tensor, "t"], points: Float[Tensor, "t K 3"]
+) -> tuple[PeopleViews, Bool[Tensor, "C T"]]:
+    """The views with left and right put back in frames where a view fits the points clearly better that way; and where that was."""
+    cameras = camera_values(views.cameras, views.size, state)
+    sides = torch.tensor([k != m for k, m in enumerate(views.mirror)])
+    image = cameras.project(points[:, sides])
+    at = (frames[None] + state.delay.round().long()[:, None]).clamp(0, views.sigma.shape[1] - 1)
+    rows = torch.arange(len(cameras))[:, None]
+
+    def misfit(v: PeopleViews) -> Float[Tensor, "C t"]:
+        e = (v.pixels.double()[rows, at][:, :, sides] - image).norm(dim=-1)
+        return torch.where(torch.isfinite(e), e, torch.nan).nanmedian(-1).values
+
+    everywhere = torch.ones(views.sigma.shape[:2], dtype=torch.bool)
+    now, then = misfit(views), misfit(views.relabelled(everywhere))
+    wrong = then < 0.5 * now
+    if not bool(wrong.any()):
+        return views, ~everywhere
+    more = ~everywhere
+    more[rows.expand_as(at)[wrong], at[wrong]] = True
+    return views.relabelled(more), more
+
+
+def _noise(solution: Solution, seen: Sightings) -> Float[Tensor, "1 K"]:
+    """How much larger than its sigma each point's residual is, over all cameras and frames, corrected for the points being fitted."""
+    e = (solution.residual.norm(dim=-1) / seen.sigma).flatten(0, 1)
+    count = torch.isfinite(seen.sigma).sum(0).double()
+    fitted = (1 - 1.5 / count.mean(0).clamp_min(2)).clamp_min(0.2).sqrt()
+    return (e.nanmedian(0).values / 1.1774 / fitted).nan_to_num(1.0)[None]
+
+
+def _fit(
+    views: PeopleViews, lenses: Cameras | None, first: Start, exchanged: Tensor, frames: Tensor, seen: Sightings, solution: Solution
+) -> PeopleFit:
+    state = solution.state
+    cameras = camera_values(views.cameras, views.size, state)
+    if lenses is not None:
+        cameras = replace(lenses, R_camera_world=state.R, position=state.position)
+    covariance = solution.covariance * correlation(solution.residual)
+    sigma = covariance.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
+    there = torch.isfinite(seen.sigma).any(0)
+    return PeopleFit(
+        cameras, covariance[:, :6, :6], state.delay - state.delay[0], sigma[:, 10], sigma[:, 6], frames,
+        torch.where(there[..., None], state.points, torch.nan), solution.residual.norm(dim=-1), exchanged, first,
+    )  # fmt: skip
+
+
+def correlation(residual: Float[Tensor, "C T K 2"]) -> float:
+    """How many residuals are worth one independent residual: by their correlation over time, times that within a frame."""
+    power = residual.square().nanmean()
+    over_time, T = 1.0, residual.shape[1]
+    for lag in range(1, T // 2):
+        r = float((residual[:, lag:] * residual[:, :-lag]).nanmean() / power)
+        if not r > 0.05:
+            break
+        over_time += 2 * r
+    there = torch.isfinite(residual[..., :1])
+    count = there.sum(2).clamp_min(1)
+    together = residual.nan_to_num().sum(2).square() / count
+    within = float(together[there.any(2).expand_as(together)].mean() / power)
+    return over_time * max(within, 1.0)
+
+
+__all__ = ["PeopleConfig", "PeopleFit", "PeopleViews", "angle", "calibrate_people"]
