@@ -8,8 +8,8 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,45 +128,74 @@ def _run(todo: list[Piece], jobs: dict[str, list[Piece]], workers: int) -> list[
 
 
 def _run_apart(todo: list[Piece], processes: int, show: Callable[[int], None]) -> list[str | None]:
-    """In processes of their own. An interruption lets each stop after its frame and leaves finished pieces in place."""
+    """In processes of their own, which share no lock: whatever ends one of them, no other waits for it.
+
+    An interruption lets each stop after its frame and leaves finished pieces in place.
+    """
     context = multiprocessing.get_context("spawn")
-    # The parent takes no lock: an interruption while it held one would leave the workers waiting for ever.
-    counter, stop = context.Value("q", 0), context.Value("b", 0, lock=False)
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_worker, initargs=(counter, stop))
+    stop = context.Value("b", 0, lock=False)
+    counters = [context.Value("q", 0, lock=False) for _ in range(processes)]
+    pipes = [context.Pipe(duplex=False) for _ in range(processes)]
+    workers = [
+        context.Process(target=_work, args=(todo[i::processes], counters[i], stop, pipes[i][1]), daemon=True) for i in range(processes)
+    ]
     try:
-        futures: list[Future[str | None]] = [pool.submit(_see, piece) for piece in todo]
-        while not all(future.done() for future in futures):
-            time.sleep(0.2)
-            show(counter.get_obj().value)
-            if any(f.done() and f.exception() for f in futures):
-                break
-        return [future.result() for future in futures if future.done()]
+        for worker, (_, sender) in zip(workers, pipes, strict=True):
+            worker.start()
+            sender.close()  # now the worker's alone: its end is the pipe's
+        answers: list[str | None] = []
+        waiting: list[Any] = [receiver for receiver, _ in pipes]
+        while waiting:
+            for receiver in connection.wait(waiting, timeout=0.2):
+                answers += _answer(receiver)
+                waiting.remove(receiver)
+            show(sum(counter.value for counter in counters))
+        return answers
     finally:
         stop.value = 1
-        pool.shutdown(wait=True, cancel_futures=True)
+        _end([worker for worker in workers if worker.pid is not None])
 
 
-_shared: dict[str, Any] = {}
+def _answer(receiver: Any) -> list[str | None]:
+    """A worker's warnings; what it failed of is raised here."""
+    try:
+        warnings, error = receiver.recv()
+    except EOFError:
+        raise ValueError("detect: a worker process was ended from outside, probably for want of memory; use fewer `workers`") from None
+    if error is not None:
+        raise error
+    return warnings
 
 
-def _begin_worker(counter: Any, stop: Any) -> None:
-    """The parent alone answers to Ctrl-C; one thread each, since there is a process for every processor."""
+def _end(workers: list[Any], grace: float = 3.0) -> None:
+    """Lets workers finish their frame; whoever has not ended after `grace` s is ended (what it was writing has a temporary name)."""
+    until = time.monotonic() + grace
+    for worker in workers:
+        worker.join(max(until - time.monotonic(), 0.0))
+        if worker.is_alive():
+            worker.terminate()
+
+
+def _work(pieces: list[Piece], counter: Any, stop: Any, sender: Any) -> None:
+    """A worker's life. The parent alone answers to Ctrl-C, and without it there is nothing to do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import cv2
     import torch
 
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(1)  # there is a process for every processor
     torch.set_num_threads(1)
-    _shared.update(counter=counter, stop=stop)
+    parent = os.getppid()
 
-
-def _see(piece: Piece) -> str | None:
     def step(_: str) -> bool:
-        with _shared["counter"].get_lock():
-            _shared["counter"].value += 1
-        return not _shared["stop"].value
+        counter.value += 1
+        return not stop.value and os.getppid() == parent
 
-    return see_piece(piece, step)
+    try:
+        sender.send(([see_piece(piece, step) for piece in pieces], None))
+    except InterruptedError:
+        pass
+    except Exception as error:
+        sender.send(([], error))
 
 
 def _imported(take: Take, config: DetectConfig, started: float) -> Path:
