@@ -1,0 +1,241 @@
+"""Which views of a board a rig can rest on: screened one by one, then against what the other cameras saw at the same instant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import networkx as nx
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from calibration.board_pose import BoardPoses, board_poses, facing, with_half_turns
+from calibration.boards import BoardViews
+from calibration.bundle import Adjusted, LensModel, Pose, adjust, composed
+from calibration.camera_graph import Pair, agreement, camera_graph, pairs_of, placed, refuse_unless_connected
+from calibration.cameras import Cameras
+from calibration.reprojection import Sightings, fisheyes, lens_vectors, residuals
+
+Verdict = Literal["unseen", "used", "alone", "few corners", "blurred", "misshapen", "from behind", "disagrees"]
+VERDICTS: tuple[Verdict, ...] = ("unseen", "used", "alone", "few corners", "blurred", "misshapen", "from behind", "disagrees")
+"""What became of a view. alone: no other camera saw the board then; disagrees: the other cameras place the board elsewhere."""
+UNSEEN, USED, ALONE, FEW, BLURRED, MISSHAPEN, BEHIND, DISAGREES = range(8)
+CORNERS = 6
+STRAY, OFF, BLUR = 6.0, 4.0, 4.0
+"""Standard deviations beyond which a corner is left out; times its camera's usual residual, and usual sigma, beyond which a view is."""
+PROBES, ROUNDS = 30, 8
+"""Views of a camera that tell its noise at first; rounds of adjusting and rejecting at most."""
+
+
+def scatter(square: Float[Tensor, "n"]) -> float:
+    """Standard deviation along one axis, from squared lengths of two-dimensional errors; a tenth of gross errors hardly moves it."""
+    if not len(square):
+        return 1.0
+    first = float(square.median()) / 1.3863  # the median of two squared normals
+    inner = square[square < 9 * first]
+    # Of two squared normals those below 9 have the mean 1.899.
+    return max((float(inner.mean()) / 1.899) ** 0.5 if len(inner) else first**0.5, 1e-3)
+
+
+def misfit(error: Float[Tensor, "V N 2"], weight: Float[Tensor, "V N"]) -> Float[Tensor, "V"]:
+    """The median whitened error of each view, as a standard deviation: 1 where only the corners' noise is at work."""
+    return ((error * weight[..., None]).square().sum(-1).nanmedian(1)[0] / 1.3863).sqrt().nan_to_num(torch.inf)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Screened views, the poses each allows, and which cameras they join."""
+
+    cameras: Cameras
+    views: Sightings
+    """Those that passed, with the sigma of the board's finder."""
+    poses: BoardPoses
+    verdict: Int[Tensor, "C B"]
+    noise: Float[Tensor, "C"]
+    at: Int[Tensor, "C B"]
+    """Index of each view in `views`, -1 where there is none."""
+    pairs: tuple[Pair, ...]
+    graph: nx.Graph
+    half_turn: tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]]
+    """What takes corners to where half a turn of the board takes them."""
+
+
+def started(views: BoardViews, cameras: Cameras) -> Start:
+    """Screen every view, find its poses and every pair's; a `ValueError` says what to film where the cameras are not joined."""
+    verdict, seen = _screened(views)
+    noise = _noise(seen, cameras)
+    verdict[tuple(torch.stack([seen.camera, seen.board])[:, _blurred(seen)])] = BLURRED
+    poses = board_poses(seen.quieter(noise), cameras)
+    lens, fish = lens_vectors(cameras), fisheyes(cameras)
+    error = residuals(seen, poses.R[:, 0], poses.t[:, 0], lens[seen.camera], fish[seen.camera])
+    wrong = (misfit(error, seen.quieter(noise).weight) > OFF) | ~poses.cost[:, 0].isfinite()
+    verdict[seen.camera[wrong], seen.board[wrong]] = MISSHAPEN
+    behind = facing(poses, seen)[:, 0] == views.behind[seen.camera, seen.board]
+    behind &= ~wrong
+    verdict[seen.camera[behind], seen.board[behind]] = BEHIND
+    _refuse_mirrored(cameras.names, verdict)
+    keep = verdict[seen.camera, seen.board] == USED
+    seen, poses = seen[keep], poses[keep]
+    points = views.board.points()
+    if views.board.chessboard_symmetric:
+        poses = with_half_turns(poses, points)
+    at = torch.full(verdict.shape, -1)
+    at[seen.camera, seen.board] = torch.arange(len(seen))
+    pairs = pairs_of(placed(poses), at)
+    graph = camera_graph(cameras.names, pairs)
+    refuse_unless_connected(cameras.names, graph, pairs, at >= 0)
+    half = torch.diag(points.new_tensor([-1, -1, 1.0]))
+    centre = (points.amin(0) + points.amax(0)) / 2
+    return Start(cameras, seen, poses, verdict, noise, at, tuple(pairs), graph, (half, centre - half @ centre))
+
+
+def _screened(views: BoardViews) -> tuple[Int[Tensor, "C B"], Sightings]:
+    """First verdicts, and the views with corners enough and not all in one line."""
+    ok = views.pixels.isfinite().all(-1) & views.sigma.isfinite() & (views.sigma > 0)
+    points = views.points()
+    count = ok.sum(-1)
+    weight = ok[..., None].to(points.dtype)
+    away = (points - (points * weight).sum(-2, keepdim=True) / weight.sum(-2, keepdim=True).clamp_min(1)) * weight
+    spread = torch.linalg.eigvalsh(away.mT @ away)[..., 1] / count.clamp_min(1)
+    whole = points[0, 0] - points[0, 0].mean(0)
+    thin = spread < 1e-3 * torch.linalg.eigvalsh(whole.T @ whole / len(whole))[2]
+    enough = (count >= min(CORNERS, points.shape[2])) & ~thin
+    verdict = torch.where(enough, USED, torch.where(count > 0, FEW, UNSEEN))
+    c, b = enough.nonzero(as_tuple=True)
+    weight = torch.where(ok[c, b], 1 / views.sigma[c, b], 0).to(torch.float64)
+    return verdict, Sightings(c, b, points[c, b], views.pixels[c, b].to(torch.float64), weight)
+
+
+def _blurred(seen: Sightings) -> Bool[Tensor, "V"]:
+    """Views whose corners are far less certain than usual in their camera."""
+    sigma = torch.where(seen.weight > 0, 1 / seen.weight, torch.nan).nanmedian(1)[0]
+    blurred = torch.zeros(len(seen), dtype=torch.bool)
+    for c in seen.camera.unique():
+        own = seen.camera == c
+        blurred[own] = sigma[own] > BLUR * sigma[own].median()
+    return blurred
+
+
+def _noise(seen: Sightings, cameras: Cameras) -> Float[Tensor, "C"]:
+    """By how much each camera's corners miss a rigid board more than their sigma says, from some of its views."""
+    chosen = [own[:: max(len(own) // PROBES, 1)] for own in ((seen.camera == c).nonzero()[:, 0] for c in range(len(cameras)))]
+    some = seen[torch.cat(chosen)]
+    noise = torch.ones(len(cameras), dtype=torch.float64)
+    if not len(some):
+        return noise
+    poses = board_poses(some, cameras)
+    error = residuals(some, poses.R[:, 0], poses.t[:, 0], lens_vectors(cameras)[some.camera], fisheyes(cameras)[some.camera])
+    count = (some.weight > 0).sum(1, keepdim=True)
+    square = (error * some.weight[..., None]).square().sum(-1) * 2 * count / (2 * count - 6).clamp_min(1)
+    for c in range(len(cameras)):
+        own = square[some.camera == c]
+        noise[c] = scatter(own[own.isfinite()])
+    return noise
+
+
+def _refuse_mirrored(names: Sequence[str], verdict: Int[Tensor, "C B"]) -> None:
+    """A board cannot be seen through its back: a camera that mostly does shows a mirrored picture."""
+    behind, front = (verdict == BEHIND).sum(1).tolist(), (verdict == USED).sum(1).tolist()
+    mirrored = [name for name, b, f in zip(names, behind, front) if b >= 3 and b > f]
+    if mirrored:
+        raise ValueError(
+            f"{', '.join(repr(n) for n in mirrored)} would see the board from behind, which cannot be: the video is mirrored (turn off the "
+            "camera's mirror or selfie mode and film again), or the board is described mirrored or is two-sided without saying so"
+        )
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A rig on its way: poses of cameras and boards, and the views that they rest on."""
+
+    start: Start
+    views: Sightings
+    """As in `start`, corners of boards that lay half a turn round renumbered."""
+    cameras: Pose
+    boards: Pose
+    verdict: Int[Tensor, "C B"]
+    noise: Float[Tensor, "C"]
+    stray: Bool[Tensor, "V N"]
+    adjusted: Adjusted | None = None
+
+    @property
+    def used(self) -> Bool[Tensor, "C B"]:
+        """The views that it rests on."""
+        return self.verdict == USED
+
+    def sightings(self) -> Sightings:
+        """Those views, stray corners left out, with sigmas as they turned out to be."""
+        views = replace(self.views, weight=torch.where(self.stray, 0, self.views.weight)).quieter(self.noise)
+        return views[self.used[views.camera, views.board]]
+
+    def shared(self) -> tuple[nx.Graph, list[Pair]]:
+        """Cameras joined by used views, and every pair with the number of them."""
+        pairs = [replace(p, agreeing=int((self.used[p.first] & self.used[p.second]).sum())) for p in self.start.pairs]
+        return camera_graph(self.start.cameras.names, pairs), pairs
+
+    def settled(self, model: LensModel, anchor: int) -> Rig:
+        """Adjusted, wrong views rejected (and mistaken rejections taken back), until nothing changes."""
+        rig = self
+        for _ in range(ROUNDS):
+            adjusted = adjust(rig.sightings(), rig.cameras, rig.boards, model, (anchor,))
+            rig = replace(
+                rig, cameras=(adjusted.R, adjusted.t), boards=(adjusted.R_world_board, adjusted.board_position), adjusted=adjusted
+            )
+            rig, changed = rig._reviewed(model.of(adjusted.change), model.fish[model.group])
+            if not changed:
+                break
+        return rig
+
+    def _reviewed(self, lens: Float[Tensor, "C 12"], fish: Bool[Tensor, "C"]) -> tuple[Rig, bool]:
+        """Noise, stray corners and verdicts from the residuals; and whether views changed, or noise by more than 3 %."""
+        c, b = self.views.camera, self.views.board
+        R, t = composed(self.cameras, self.boards, self.views)
+        error = residuals(self.views, R, t, lens[c], fish[c])
+        noise = self._noise(error)
+        weight = self.views.weight / noise[c, None]
+        stray = ((error * weight[..., None]).square().sum(-1) > STRAY**2).nan_to_num(0)
+        off = torch.full(self.verdict.shape, torch.inf, dtype=torch.float64)
+        off[c, b] = misfit(error, weight)
+        verdict = self.verdict.clone()
+        used, count = self.used, self.used.sum(0)
+        worst = torch.where(used, off, 0).amax(0)
+        bad = used & (off > OFF) & ((off == worst) | (count < 3))
+        bad |= used & (bad.any(0) & (count < 3))
+        back = (verdict == DISAGREES) & (off < OFF / 2) & (count >= 2) & ~bad.any(0)
+        verdict[bad], verdict[back] = DISAGREES, USED
+        verdict[(verdict == USED) & ((verdict == USED).sum(0) < 2)] = DISAGREES
+        changed = bool((verdict != self.verdict).any()) or bool(((noise / self.noise).log().abs() > 0.03).any())
+        return replace(self, verdict=verdict, noise=noise, stray=stray), changed or bool((stray != self.stray)[used[c, b]].sum() > 0)
+
+    def _noise(self, error: Float[Tensor, "V N 2"]) -> Float[Tensor, "C"]:
+        """By how much each camera's corners miss more than their sigma says, in used views."""
+        used = self.used[self.views.camera, self.views.board]
+        square = (error * self.views.weight[..., None]).square().sum(-1)
+        unknowns = 6 * int(self.used.any(0).sum()) + 6 * len(self.used)
+        numbers = 2 * int(square[used].isfinite().sum())
+        share = numbers / max(numbers - unknowns, numbers / 4)
+        found = [square[used & (self.views.camera == c)] for c in range(len(self.used))]
+        return torch.tensor([scatter(own[own.isfinite()] * share) for own in found], dtype=torch.float64)
+
+
+def begun(start: Start, R: Float[Tensor, "C 3 3"], t: Float[Tensor, "C 3"]) -> Rig:
+    """First poses of the boards from cameras that were chained: at each instant the pose that most of its views agree with."""
+    chosen, seed, agrees = agreement(R, t, placed(start.poses), start.at)
+    B = start.at.shape[1]
+    rows = torch.arange(B)
+    view = start.at[seed, rows]
+    there, which = view.clamp_min(0), chosen[seed, rows]
+    R_wc = R[seed].mT
+    boards = R_wc @ start.poses.R[there, which], (R_wc @ (start.poses.t[there, which] - t[seed])[..., None])[..., 0]
+    v = torch.arange(len(start.views))
+    turned = start.poses.turned[v, chosen[start.views.camera, start.views.board]]
+    half, shift = start.half_turn
+    points = torch.where(turned[:, None, None], start.views.points @ half.T + shift, start.views.points)
+    verdict = start.verdict.clone()
+    seen = start.at >= 0
+    verdict[seen & ~agrees] = DISAGREES
+    verdict[seen & (seen.sum(0) == 1)] = ALONE
+    stray = torch.zeros(start.views.weight.shape, dtype=torch.bool)
+    return Rig(start, replace(start.views, points=points), (R, t), boards, verdict, start.noise, stray)
