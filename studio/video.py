@@ -122,7 +122,7 @@ def frames(
     if not 0 <= first < max(count, 1) or (last is not None and last <= first):
         raise ValueError(f"{path}: frames {first} to {last} asked for, but it holds frames 0 to {count - 1}")
     missing: int | None = None
-    expected, trouble = first, ""
+    expected, trouble, orientation = first, "", None
     for item in _decoded(path, index, first, end, threads):
         if isinstance(item, str):
             trouble = item
@@ -131,7 +131,9 @@ def frames(
         if number != expected and missing is None:
             missing = expected
         expected = number + 1
-        yield number, _upright(frame, size, gray)
+        # Only the first is asked: a frame and its side data hold each other, so a frame once asked stays until the garbage is collected.
+        orientation = _orientation(frame) if orientation is None else orientation
+        yield number, _upright(frame, orientation, size, gray)
     if missing is None and expected < promised:
         missing = expected
     if missing is not None:
@@ -178,9 +180,9 @@ def _decoded(path: Path, index: _Index, first: int, end: int, threads: int) -> I
                 return
 
 
-def _upright(frame: VideoFrame, size: tuple[int, int] | None, gray: bool) -> UInt8[np.ndarray, "..."]:
+def _upright(frame: VideoFrame, orientation: Orientation, size: tuple[int, int] | None, gray: bool) -> UInt8[np.ndarray, "..."]:
     """The image as shown."""
-    swap, mirror, flip = _orientation(frame)
+    swap, mirror, flip = orientation
     width, height = size or (None, None)
     if swap:
         width, height = height, width

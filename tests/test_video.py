@@ -1,5 +1,6 @@
 """The decoder: exact frame numbers, upright images, honest errors, nothing half-written."""
 
+import gc
 import tracemalloc
 from fractions import Fraction
 
@@ -219,3 +220,20 @@ def test_odd_sizes_can_be_written(tmp_path):
         writer.write(np.full((47, 63, 3), 128, np.uint8))
     info = probe(tmp_path / "odd.mp4")
     assert (info.width, info.height, info.frames) == (63, 47, 1)
+
+
+def test_images_that_were_shown_are_let_go_without_waiting_for_the_garbage_collector(tmp_path):
+    path = tmp_path / "long.mp4"
+    with VideoWriter(path, 64, 48, 30) as writer:
+        for i in range(60):
+            writer.write(np.full((48, 64, 3), i, np.uint8))
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(type(o).__name__ == "VideoFrame" for o in gc.get_objects())
+        for _ in frames(path):
+            pass
+        kept = sum(type(o).__name__ == "VideoFrame" for o in gc.get_objects()) - before
+    finally:
+        gc.enable()
+    assert kept <= 2
