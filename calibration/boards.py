@@ -342,28 +342,31 @@ def _noise(gray: UInt8[np.ndarray, "H W"], around: Float[np.ndarray, "N 2"]) -> 
 def _marked(gray: UInt8[np.ndarray, "H W"], board: Board) -> Float[np.ndarray, "N 2"] | None:
     """Rough corners of a board with markers."""
     found = np.full((len(_points(board)), 2), np.nan)
+    small, scale = _shrunk(gray, 2000)
     if board.kind == "charuco":
-        corners, numbers, _, _ = _charuco_detector(board).detectBoard(gray)
+        corners, numbers, _, _ = _charuco_detector(board).detectBoard(small)
         if numbers is not None and len(numbers):
             found[np.ravel(numbers)] = np.reshape(corners, (-1, 2))
     else:
-        corners, numbers, _ = marker_detector(board.dictionary).detectMarkers(gray)
+        corners, numbers, _ = marker_detector(board.dictionary).detectMarkers(small)
         order = {n: i for i, n in enumerate(_numbers(board))}
         for quad, number in zip(corners, [] if numbers is None else np.ravel(numbers)):
             if int(number) in order:
                 found[4 * order[int(number)] : 4 * order[int(number)] + 4] = quad[0]
-    return found if np.isfinite(found).any() else None
+    return (found + 0.5) * scale - 0.5 if np.isfinite(found).any() else None
 
 
 def _chessboard(gray: UInt8[np.ndarray, "H W"], board: Board) -> Float[np.ndarray, "N 2"] | None:
     """All inner corners of a chessboard, numbered alike from wherever it is seen (see `Board.chessboard_symmetric`)."""
     pattern = (board.columns, board.rows)
-    ok, corners = cv2.findChessboardCornersSB(gray, pattern, flags=cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_ACCURACY)
+    small, scale = _shrunk(gray, 1000)
+    quick = cv2.CALIB_CB_ADAPTIVE_THRESH | cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_FAST_CHECK
+    ok, corners = cv2.findChessboardCorners(small, pattern, flags=quick)
     if not ok:
-        flags = cv2.CALIB_CB_ADAPTIVE_THRESH | cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_FAST_CHECK
-        ok, corners = cv2.findChessboardCorners(gray, pattern, flags=flags)
+        ok, corners = cv2.findChessboardCornersSB(small, pattern, flags=cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_EXHAUSTIVE)
     if not ok:
         return None
+    corners = (corners + 0.5) * scale - 0.5
     grid = corners.reshape(board.rows, board.columns, 2).astype(np.float64)
     across, down = grid[0, -1] - grid[0, 0], grid[-1, 0] - grid[0, 0]
     if across[0] * down[1] - across[1] * down[0] < 0:
@@ -373,6 +376,14 @@ def _chessboard(gray: UInt8[np.ndarray, "H W"], board: Board) -> Float[np.ndarra
     even = np.add.outer(np.arange(board.rows - 1), np.arange(board.columns - 1)) % 2 == 0
     turned = grid[0, -1, 0] < grid[0, 0, 0] if board.chessboard_symmetric else even.any() and tone[even].mean() > tone[~even].mean()
     return (grid[::-1, ::-1] if turned else grid).reshape(-1, 2).copy()
+
+
+def _shrunk(gray: UInt8[np.ndarray, "H W"], side: int) -> tuple[UInt8[np.ndarray, "h w"], Float[np.ndarray, "2"]]:
+    """The image with no side longer than `side` px, and how many of its own pixels one of them spans."""
+    height, width = gray.shape
+    factor = min(side / max(height, width), 1.0)
+    small = cv2.resize(gray, (round(width * factor), round(height * factor)), interpolation=cv2.INTER_AREA) if factor < 1 else gray
+    return small, np.array([width / small.shape[1], height / small.shape[0]])
 
 
 @lru_cache(maxsize=16)

@@ -131,7 +131,11 @@ def calibrate_lens(
     if not models:
         raise ValueError(f"no {lens or ''} lens with {coefficients} coefficients; there are {sorted({(m[0], len(m[1])) for m in MODELS})}")
     known = _prior(shape, prior)
-    start = {kind: _start(views, shape, kind, known, prior) for kind in sorted({m[0] for m in models})}
+    start: dict[Lens, Bundle] = {}
+    for kind in dict.fromkeys(m[0] for m in models):  # brown before fisheye
+        if kind == "brown" or lens == "fisheye" or _wide(start["brown"], shape):
+            start[kind] = _start(views, shape, kind, known, prior)
+    models = [m for m in models if m[0] in start]
     kind = min(start, key=lambda k: float(_view_rms(start[k].residual).median()))
     chosen, noise = _agreeing(views, start[kind], _diverse(start[kind], min(most_views, len(views))))
     fits = [_fit(views, start[m[0]], chosen, m, noise, known) for m in models]
@@ -190,6 +194,13 @@ def _start(views: Sightings, size: Tensor, kind: Lens, prior: LensPrior, stated:
         better = cost < bundle.normals.cost
         poses = Poses(torch.where(better[:, None, None], again.R, bundle.poses.R), torch.where(better[:, None], again.t, bundle.poses.t))
     return solve_lens(loose, poses, lens, kind == "fisheye", (0, 1, 2, 3, K1, K2), prior, steps=15)
+
+
+def _wide(start: Bundle, size: Tensor) -> bool:
+    """Whether a fisheye model can tell itself from a Brown lens: corners beyond 35 degrees off the axis, or a Brown lens does not fit."""
+    p = start.views.points @ start.poses.R.mT + start.poses.t[:, None]
+    off = (p[..., :2].norm(dim=-1) / p[..., 2].clamp_min(1e-3))[start.views.weight > 0]
+    return float(off.quantile(0.99)) > 0.7 or float(_view_rms(start.residual).median()) > 2e-3 * float(size.max())
 
 
 def _diverse(bundle: Bundle, most: int) -> Tensor:
@@ -255,13 +266,13 @@ def _fit(views: Sightings, start: Bundle, chosen: Tensor, model: tuple[Lens, tup
 def _choose(fits: list[Bundle]) -> tuple[int, float]:
     """The simplest model that foretells views it has not seen as well as the best does, to one standard error; and its error there, px.
 
-    Models whose lens folds back within the image are out, unless all do. With fewer than four views nothing can be held out: one
+    Models whose lens folds back within what the board covered are out, unless all do. With fewer than four views nothing can be held out: one
     coefficient at most.
     """
     if len(fits[0].views) < FOLDS:
         return min(range(len(fits)), key=lambda m: (len(fits[m].columns) > 5, -len(fits[m].columns))), float("nan")
     whole = [m for m in range(len(fits)) if _unfolded(fits[m])] or list(range(len(fits)))
-    told = {m: _foretold(fits[m]) for m in whole}
+    told = {m: _foretold(fits[m]) for m in whole}  # in logarithms, so that no single view decides
     best = min(whole, key=lambda m: float(told[m][0].mean()))
     for m in whole:
         excess = told[m][0] - told[best][0]
@@ -271,26 +282,22 @@ def _choose(fits: list[Bundle]) -> tuple[int, float]:
 
 
 def _foretold(fit: Bundle) -> tuple[Float[Tensor, "V"], float]:
-    """Robust cost a corner of each view, the lens fitted to the other folds; and the rms distance, px."""
+    """Logarithm of each view's robust cost a corner, the lens fitted to the other folds; and the rms distance, px."""
     V = len(fit.views)
     cost, squares = torch.zeros(V, dtype=torch.float64), []
     for fold in range(FOLDS):
         out = torch.arange(V) % FOLDS == fold
-        rest = solve_lens(fit.views[~out], fit.poses[~out], fit.lens, fit.fish, fit.columns, fit.prior, steps=6)
+        rest = solve_lens(fit.views[~out], fit.poses[~out], fit.lens, fit.fish, fit.columns, fit.prior, steps=4)
         views = fit.views[out]
-        poses, cost[out] = settle_poses(views, fit.poses[out], rest.lens, fit.fish)
+        poses, cost[out] = settle_poses(views, fit.poses[out], rest.lens, fit.fish, steps=4)
         squares.append(replace(rest, views=views, poses=poses).residual.square().sum(-1))
     square = torch.cat([s[s.isfinite()] for s in squares])
-    return cost / (fit.views.weight > 0).sum(-1), float(square.mean().sqrt())
+    return (cost / (fit.views.weight > 0).sum(-1)).log(), float(square.mean().sqrt())
 
 
 def _unfolded(fit: Bundle) -> bool:
-    """Whether every pixel of the image's border belongs to a direction."""
-    width, height = (2 * fit.prior.mean[2:4] + 1).tolist()
-    along = torch.linspace(0, 1, 9, dtype=torch.float64)
-    edge = torch.cat([torch.stack([along * width, along * 0 + y], -1) for y in (0, height)])
-    edge = torch.cat([edge, torch.stack([along * 0, along * height], -1), torch.stack([along * 0 + width, along * height], -1)]) - 0.5
-    return bool(_camera(fit).undistort(edge[None]).isfinite().all())
+    """Whether every seen corner belongs to a direction."""
+    return bool(_camera(fit).undistort(fit.views.pixels[fit.views.weight > 0][None]).isfinite().all())
 
 
 def _camera(fit: Bundle) -> Cameras:

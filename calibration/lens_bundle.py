@@ -136,7 +136,7 @@ def solve_lens(
             if damping > 1e6:
                 break
             continue
-        done = cost - next_cost < 1e-7 * cost
+        done = cost - next_cost < 1e-6 * cost
         poses, lens, found, cost, damping = next_poses, next_lens, tried, next_cost, max(damping / 10, 1e-9)
         if done:
             break

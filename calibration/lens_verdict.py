@@ -68,6 +68,8 @@ def judge_lens(
         reasons.append(f"corners cover {100 * filled:.0f} % of the image: {', '.join(missing) or 'bring the board to its corners'}")
     else:
         advice += missing
+    if not reasons and _ends(camera):
+        advice.append("the lens's curve ends before the image's corners: bring the board into them")
     if 0 < V < 10 and not reasons:
         advice.append(f"{V} views were used: 10 or more make it firmer")
     if not reasons and not empty and tilt < 25:
@@ -85,6 +87,13 @@ def _remedy(tilt: float, views: int, pixels: Float[Tensor, "V N 2"], size: Float
     if views < 10:
         return f"{views} views are too few: show it in 10 or more, tilted 30-45 degrees about both its axes"
     return "tilt the board 30-45 degrees about both its axes, near the camera and near the image's corners"
+
+
+def _ends(camera: Cameras) -> bool:
+    """Whether some corner of the image belongs to no direction; a fisheye's may look sideways."""
+    far = camera.size[0] - 1
+    corners = torch.stack([torch.zeros_like(far), far, far * far.new_tensor([1, 0]), far * far.new_tensor([0, 1])])
+    return camera.lens[0] == "brown" and not bool(camera.undistort(corners[None]).isfinite().all())
 
 
 def _empty_edges(coverage: Float[Tensor, "6 8"], pixels: Float[Tensor, "V N 2"], size: Float[Tensor, "2"]) -> list[str]:
