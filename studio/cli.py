@@ -38,6 +38,8 @@ def new(session: Positional[Path], /) -> None:
     """
     if (session / "session.yaml").exists():
         raise FileExistsError(f"{session / 'session.yaml'}: exists already; edit it, or choose another folder")
+    if (session / "take.yaml").exists():
+        raise FileExistsError(f"{session}: is a take; make the session in another folder")
     made, wanted = Session(session).save(), session / "calibration/cameras.yaml"
     print(f"{made}: put the calibration at {wanted}, then `studio add-take {session} NAME VIDEOS`")
 
@@ -90,6 +92,10 @@ def run(
         raise FileNotFoundError(f"{keypoints}: --keypoints needs a folder of keypoint files, one subfolder per camera")
     chosen = {"keypoints": str(keypoints.resolve()) if keypoints else None, "detector": detector}
     config = replace(config, detect=_with(config.detect, {k: v for k, v in chosen.items() if v is not None}))
+    if take.body != Take.body:
+        from rigs.catalogue import open_body
+
+        open_body(take.body)  # a wrong one is told now, not after hours of detection
     _keep(take, config)
 
     from studio import pipeline
@@ -232,13 +238,18 @@ def call(argv: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             raise
-        ours = isinstance(error, (ValueError, OSError, ImportError))
-        _complain(
-            str(error)
-            if ours
-            else f"{type(error).__name__}: {error} (a fault of the studio: run again with --debug and report what it prints)"
-        )
-        return 2 if ours else 1
+        told = _told(error)
+        _complain(told or f"{type(error).__name__}: {error} (a fault of the studio: run again with --debug and report what it prints)")
+        return 2 if told else 1
+
+
+def _told(error: Exception) -> str:
+    """What to tell the user of an error that is not a fault of the studio; empty for one that is."""
+    if "No space left on device" in str(error):  # of the system, of safetensors and of PyAV alike
+        return f"the disk is full ({error}): make room, or choose another --out; the same command goes on where it stopped"
+    if isinstance(error, OSError) and error.filename and error.strerror and not isinstance(error, FileNotFoundError):
+        return f"{error.filename}: {error.strerror}; check the path and who may write there, or choose another"
+    return str(error) if isinstance(error, (ValueError, OSError, ImportError)) else ""
 
 
 def _dispatch(verb: str, rest: Sequence[str]) -> int:
@@ -271,6 +282,8 @@ def _complain(message: str) -> None:
 def _take(places: Sequence[Path], cameras: Path | None, out: Path | None, **facts: Any) -> Take:
     """The take that a command line speaks of: a take's folder, or videos with --cameras and --out."""
     given = {k: v for k, v in facts.items() if v is not None}
+    if not places:
+        raise ValueError("studio run: needs VIDEO...: a folder of videos, one per camera, or the folder of a take; `studio run --help`")
     if len(places) == 1 and (places[0] / "take.yaml").is_file():
         if cameras or out:
             raise ValueError(
@@ -292,7 +305,10 @@ def _keep(take: Take, config: Any) -> None:
     """Write take.yaml, and settings.yaml where a setting is not the default, so that later verbs on the folder agree."""
     from studio.settings import difference, save
 
-    take.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        take.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{take.folder}: cannot be made a folder ({error.strerror}); choose another --out") from error
     if not os.access(take.folder, os.W_OK):
         raise PermissionError(f"{take.folder}: cannot be written to; choose another --out")
     if not (take.folder / "take.yaml").exists() or take != Take.open(take.folder):

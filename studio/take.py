@@ -175,6 +175,7 @@ class Take:
     def checked(self) -> Take:
         """The take with `frames` filled in and its videos' oddities among the warnings; a `ValueError` where they do not fit together."""
         _ = self.fps
+        _ = self.cameras()  # a calibration for other videos is told before hours of detection, not after
         first, last = self.span
         counts = {c: i.frames for c, i in self.probes.items()}
         odd = list(self.warnings)

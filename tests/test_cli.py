@@ -62,6 +62,25 @@ def test_a_fault_of_the_studio_is_told_apart_and_shown_in_full_with_debug(monkey
         call("doctor", "--debug")
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "a.mkv"), RuntimeError("I/O error: No space left on device")])
+def test_a_full_disk_is_no_fault_of_the_studio_and_tells_what_to_do(monkeypatch, capsys, error):
+    def full() -> None:
+        """Fill."""
+        raise error
+
+    monkeypatch.setitem(cli.VERBS, "doctor", full)
+    assert call("doctor") == 2
+    assert "make room" in capsys.readouterr().err
+
+
+def test_run_without_anything_asks_for_videos_and_a_take_is_no_session(footage, capsys):
+    assert call("run") == 2
+    assert "needs VIDEO" in capsys.readouterr().err
+    (footage / "take.yaml").write_text("")
+    assert call("new", footage) == 2
+    assert "is a take" in capsys.readouterr().err and not (footage / "session.yaml").exists()
+
+
 def test_ctrl_c_ends_with_one_line(monkeypatch, capsys):
     def stopped() -> None:
         """Stop."""
@@ -98,6 +117,7 @@ def test_a_session_is_made_filled_and_not_overwritten(footage, capsys):
         (["--cameras", "cameras.yaml", "--out", "x", "--keypoints", "none"], "none: --keypoints needs a folder"),
         (["--cameras", "cameras.yaml", "--out", "x", "--detector", "eagle"], "detector: 'eagle' is none of"),
         (["--cameras", "cameras.yaml", "--out", "x", "--timecode", "10"], "HH:MM:SS:FF"),
+        (["--cameras", "cameras.yaml", "--out", "x", "--body", "smplx"], "no body 'smplx'; give 'makehuman'"),
         (["--cameras", "cameras.yaml", "--out", "x", "--settings", "none.yaml"], "none.yaml: no such settings file"),
     ],
 )
