@@ -67,6 +67,7 @@ def run(
     keypoints: Folder = None,
     detector: Text = None,
     body: Text = None,
+    sync: Text = None,
     timecode: Text = None,
     settings: File = None,
     force: bool = False,
@@ -82,6 +83,7 @@ def run(
         keypoints: folder of 2D keypoints made elsewhere (OpenPose JSON), one subfolder per camera
         detector: the network that sees (mediapipe)
         body: body model: makehuman, or a SMPL-family file of yours
+        sync: the cameras' clocks: auto, off, motion, audio, flash, timecode, or a CSV of frame times
         timecode: of the first video frame, HH:MM:SS:FF
         settings: YAML file with settings of the stages (`studio settings` prints all of them)
         force: do everything again
@@ -92,6 +94,9 @@ def run(
         raise FileNotFoundError(f"{keypoints}: --keypoints needs a folder of keypoint files, one subfolder per camera")
     chosen = {"keypoints": str(keypoints.resolve()) if keypoints else None, "detector": detector}
     config = replace(config, detect=_with(config.detect, {k: v for k, v in chosen.items() if v is not None}))
+    if sync is not None:
+        table = sync.endswith(".csv")
+        config = replace(config, sync=_with(config.sync, {"table": sync} if table else {"mode": sync, "table": None}))
     if take.body != Take.body:
         from rigs.catalogue import open_body
 
@@ -205,6 +210,7 @@ VERBS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 STAGES = {
     "detect": "Find people's keypoints in every image of a take.",
+    "sync": "Put the cameras on one clock: from motion, sound, light, timecode or a table.",
     "track": "Tell who is who across cameras and time, and triangulate.",
     "fit": "Fit the body to what the cameras saw.",
     "export": "Write the animation files.",

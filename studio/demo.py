@@ -23,7 +23,7 @@ def demo(out: Path, frames: int = 90, seed: int = 0, force: bool = False) -> Pat
     take.save()
     take.note("take", take.warnings)
     config = pipeline.Config()
-    for name in ("detect", "track", "fit", "export"):
+    for name in ("detect", "sync", "track", "fit", "export"):
         pipeline.step(take, name, getattr(config, name), force)
     console.print("[bold]3/3[/] against the truth, and the report")
     rows = evaluate(take, capture / "truth.safetensors")

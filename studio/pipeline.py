@@ -1,4 +1,4 @@
-"""The whole run of a take: detect, track, fit, export, report. What is up to date is skipped, so a killed run goes on."""
+"""The whole run of a take: detect, sync, track, fit, export, report. What is up to date is skipped, so a killed run goes on."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from typing import Any
 from rich.console import Console
 
 import studio
+from studio.clock import FILE as SYNC_FILE
 from studio.detect import DetectConfig, detect
 from studio.export import ExportConfig, export
 from studio.fit import FitConfig, fit
 from studio.freshness import fresh, seal, unseal
 from studio.review import ReportConfig, report
+from studio.sync import SyncConfig, sync
 from studio.take import Take
 from studio.track import TrackConfig, track
 
@@ -29,13 +31,16 @@ class Config:
     """The settings of every stage; in YAML one mapping per stage (`fit: {iterations: 40}`)."""
 
     detect: DetectConfig = field(default_factory=DetectConfig)
+    sync: SyncConfig = field(default_factory=SyncConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
 
 
-STAGES: dict[str, Callable[[Take, Any], Path]] = {"detect": detect, "track": track, "fit": fit, "export": export, "report": report}
+STAGES: dict[str, Callable[[Take, Any], Path]] = {
+    "detect": detect, "sync": sync, "track": track, "fit": fit, "export": export, "report": report,
+}  # fmt: skip
 
 
 def run(take: Take, config: Config | None = None, force: bool = False) -> Path:
@@ -91,12 +96,14 @@ def reads(take: Take, name: str, config: Any) -> list[Path]:
     keypoints, motions = take.keypoints_folder, [p for p in makes(take, "fit") if p.exists()] or makes(take, "fit")
     given = [v for f in fields(config) if isinstance(v := getattr(config, f.name), Path) and v.exists()]
     cameras, notes = take.cameras_file, [p for p in sorted((take.folder / "notes").glob("*.json")) if p.stem != "report"]
+    clocks = [p for p in makes(take, "sync") if p.exists()]  # takes from before this stage have none
     return {
         "detect": [*take.videos.values()],
-        "track": [keypoints, cameras],
-        "fit": [take.tracks_file, keypoints, cameras],
+        "sync": [keypoints, cameras, *take.videos.values()],
+        "track": [keypoints, cameras, *clocks],
+        "fit": [take.tracks_file, keypoints, cameras, *clocks],
         "export": [*motions, take.tracks_file],
-        "report": [*motions, take.tracks_file, keypoints, cameras, *take.videos.values(), *notes],
+        "report": [*motions, take.tracks_file, keypoints, cameras, *clocks, *take.videos.values(), *notes],
     }[name] + given
 
 
@@ -104,6 +111,7 @@ def makes(take: Take, name: str) -> list[Path]:
     """The files and folders that a stage makes."""
     return {
         "detect": [take.keypoints_folder],
+        "sync": [take.folder / SYNC_FILE],
         "track": [take.tracks_file],
         "fit": [take.motion_file(a) for a in take.actors],
         "export": [take.folder / "export"],

@@ -24,6 +24,9 @@ from studio.freshness import fresh, plain, seal, stamp, write_text
 from studio.pairing import pair, video_files
 
 if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
     from calibration.cameras import Cameras
     from studio.video import VideoInfo
 
@@ -200,6 +203,14 @@ class Take:
         take = replace(self, frames=(first, last), warnings=tuple(odd))
         take.__dict__["probes"] = self.probes
         return take
+
+    def times(self, camera: str, frames: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
+        """When some of a camera's video frames were taken, s on the take's clock (frame `n` of the reference camera is at `n / fps`)."""
+        from studio.clock import own_times, sync_of
+
+        sync = sync_of(self)
+        own = own_times(self, camera, sync)[frames]
+        return own if sync is None else sync.cameras[camera].master(own)
 
     def note(self, stage: str, warnings: Iterable[str] = (), **numbers: Any) -> None:
         """Keep what `stage` wants the report to say: warnings in plain sentences, and named numbers or tables (JSON values)."""

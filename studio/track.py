@@ -16,11 +16,12 @@ from torch import Tensor
 
 from calibration.cameras import Cameras
 from calibration.triangulate import triangulate
+from studio.clock import footage as footage_of
 from studio.identity import identify
 from studio.people import IdentityConfig
 from studio.swaps import EXHAUSTIVE, Evidence, SwapConfig, evidence, exchanges, groups, leading, sides
 from studio.tally import Tally, body_of, disagreement
-from studio.values import Footage, KeypointFiles, Keypoints2D, Tracks3D, of_actor
+from studio.values import Footage, Keypoints2D, Tracks3D, of_actor
 
 if TYPE_CHECKING:
     from studio.take import Take
@@ -63,7 +64,7 @@ def track(take: Take, config: TrackConfig | None = None) -> Path:
     """
     config, begun = config or TrackConfig(), time.monotonic()
     cameras = take.cameras()
-    footage = KeypointFiles(take.keypoints_folder, cameras.names)
+    footage = footage_of(take, cameras.names)
     frames = footage.frames
     tally = Tally(cameras, take.actors, frames)
     with Progress(console=console, transient=True) as bar:

@@ -106,6 +106,43 @@ def times(path: Path) -> Float[Tensor, "T"]:
     return torch.tensor([float(stamp * index.time_base) for stamp in index.stamps], dtype=torch.float64)
 
 
+def audio(path: Path, rate: int = 16_000, begin: float = 0.0, end: float | None = None) -> tuple[Float[Tensor, "N"], int, float]:
+    """A video's sound mixed to one channel, its samples a second, and when the first sample was heard, s after the first video frame.
+
+    Only the stretch from `begin` to `end` s is decoded. No samples where the file has no sound; a `ValueError` where the sound is broken.
+    """
+    zero = float(_index(path).stamps[0] * _index(path).time_base)
+    with _opened(path) as container:
+        if not container.streams.audio:
+            return torch.zeros(0), rate, begin
+        stream = container.streams.audio[0]
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
+        if begin > 1:
+            container.seek(int((zero + begin - 0.5) / stream.time_base), stream=stream)
+        parts, start = [], None
+        try:
+            for frame in container.decode(stream):
+                if end is not None and frame.time is not None and frame.time - zero > end:
+                    break
+                start = frame.time if start is None else start
+                parts += [f.to_ndarray()[0] for f in resampler.resample(frame)]
+            parts += [f.to_ndarray()[0] for f in resampler.resample(None)]
+        except av.error.FFmpegError as error:
+            raise ValueError(f"{path}: its sound cannot be decoded ({error}); copy the file again, or sync by another source") from error
+    samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    start = (start or 0.0) - zero
+    skip = min(max(round((begin - start) * rate), 0), len(samples))
+    stop = len(samples) if end is None else min(max(round((end - start) * rate), skip), len(samples))
+    return torch.from_numpy(samples[skip:stop].copy()), rate, start + skip / rate
+
+
+def timecode(path: Path) -> str | None:
+    """Timecode of the first frame as the camera wrote it (HH:MM:SS:FF, `;` before FF for drop frame); None where there is none."""
+    with _opened(path) as container:
+        places = [container.metadata, *(stream.metadata for stream in container.streams)]
+    return next((str(m["timecode"]) for m in places if "timecode" in m), None)
+
+
 def frames(
     path: Path, first: int = 0, last: int | None = None, size: tuple[int, int] | None = None, gray: bool = False, threads: int = 1
 ) -> Iterator[tuple[int, UInt8[np.ndarray, "..."]]]:

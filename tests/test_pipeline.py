@@ -21,6 +21,7 @@ class Tiny:
 @dataclass(frozen=True)
 class TinyConfig:
     detect: Tiny = field(default_factory=Tiny)
+    sync: Tiny = field(default_factory=Tiny)
     track: Tiny = field(default_factory=Tiny)
     fit: Tiny = field(default_factory=Tiny)
     export: Tiny = field(default_factory=Tiny)
@@ -57,7 +58,7 @@ def ran(monkeypatch):
     return log
 
 
-ALL = ["detect", "track", "fit", "export", "report"]
+ALL = ["detect", "sync", "track", "fit", "export", "report"]
 
 
 def test_a_second_run_does_nothing_and_force_does_all(take, ran):
@@ -90,7 +91,7 @@ def test_another_video_or_another_calibration_starts_over(take, ran):
     ran.clear()
     take.cameras_file.write_text(take.cameras_file.read_text() + "# moved\n")
     pipeline.run(take, TinyConfig())
-    assert ran == ["track", "fit", "report"]  # what the networks saw stays, and so do the exported files: the motion is the same
+    assert ran == ["sync", "track", "fit", "report"]  # what the networks saw stays, and so do the exported files: the motion is the same
 
 
 def test_an_edited_or_lost_artefact_is_made_again(take, ran):
@@ -129,7 +130,7 @@ def test_a_stopped_run_leaves_no_half_files_and_goes_on_where_it_was(take, ran, 
     with pytest.raises(end):
         pipeline.run(take, TinyConfig())
     assert not list(take.folder.rglob("*.partial*"))
-    assert ran == ["detect", "track"]
+    assert ran == ["detect", "sync", "track"]
     monkeypatch.setitem(pipeline.STAGES, "fit", whole)
     pipeline.run(take, TinyConfig())
     assert ran == ALL

@@ -16,9 +16,10 @@ from calibration.cameras import Cameras
 from rigs.body import Body
 from rigs.catalogue import open_body
 from rigs.rotation import log
+from studio.clock import footage
 from studio.fit.person import FitConfig, Fitted, Observed, fit_actor
 from studio.take import Take
-from studio.values import Keypoints2D, Motion, Tracks3D
+from studio.values import Footage, Motion, Tracks3D
 
 __all__ = ["FitConfig", "Fitted", "Observed", "StoredTake", "fit", "fit_actor"]
 console = Console(highlight=False)
@@ -29,7 +30,7 @@ class StoredTake:
     """One actor's observations on disk; slices of frames are read when asked for."""
 
     cameras: Cameras
-    keypoints_folder: Path
+    footage: Footage
     tracks_file: Path
     actor: int
     frames: int
@@ -42,7 +43,7 @@ class StoredTake:
             parts = [self[slice(int(t), int(t) + 1)] for t in frames]
             joined = {k: torch.cat([getattr(p, k) for p in parts], axis) for k, axis in (("pixels", 1), ("sigma", 1), ("points", 0))}
             return replace(parts[0], **joined)
-        keypoints = Keypoints2D.read(self.keypoints_folder, self.cameras.names, frames)
+        keypoints = self.footage.cut(frames)
         tracks = Tracks3D.load(self.tracks_file, frames)
         pixels, sigma = tracks.observations(keypoints, self.actor)
         return Observed(self.cameras, keypoints.keypoints, keypoints.network, keypoints.fps, pixels, sigma, tracks.points[:, self.actor])
@@ -67,7 +68,7 @@ def fit(take: Take, config: FitConfig) -> Path:
     begun = time.monotonic()
     with Progress(console=console, transient=True) as progress:
         for a, actor in enumerate(tracks.actors):
-            source = StoredTake(cameras, take.keypoints_folder, take.tracks_file, a, frames)
+            source = StoredTake(cameras, footage(take, cameras.names), take.tracks_file, a, frames)
             if not bool(source.coverage().any()):
                 warnings.append(
                     f"{actor}: no two cameras agree on this actor in any frame: no motion. Is everyone in view? See the overlays."

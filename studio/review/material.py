@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,7 +14,8 @@ from torch import Tensor
 from calibration.cameras import Cameras
 from rigs import keypoints as sets
 from rigs.body import Body, Posed, Skin
-from studio.stored import Kind, OnDisk
+from studio.clock import OneCamera, seen, sync_of
+from studio.stored import OnDisk
 from studio.values import Keypoints2D, Motion, Tracks3D
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class Material:
 
     take: Take
     cameras: Cameras
-    detections: dict[str, OnDisk[Keypoints2D]]
+    detections: Mapping[str, OnDisk[Keypoints2D] | OneCamera]
+    """On the take's clock."""
     tracks: OnDisk[Tracks3D] | None
     motions: dict[str, Motion]
     body: Body | None
@@ -108,8 +110,8 @@ class Material:
         offset = self.first - first_frame
         return slice(min(max(begin + offset, 0), count), min(max(end + offset, 0), count))
 
-    def _read(self, disk: OnDisk[Kind], frames: slice) -> Kind:
-        return disk.cut(self._local(frames, disk.facts.first_frame, disk.frames))  # type: ignore[attr-defined]
+    def _read(self, disk: Any, frames: slice) -> Any:
+        return disk.cut(self._local(frames, disk.facts.first_frame, disk.frames))
 
     def sighting(self, actor: str, frames: slice = slice(None)) -> Sighting:
         """What the networks saw of `actor`. Without tracks every view's first detection counts, all trusted."""
@@ -203,13 +205,16 @@ def gathered(take: Take) -> Material:
     """All artefacts of a take; a file that is not there becomes a line in `gaps`, a damaged one a `ValueError` that names it."""
     gaps: list[str] = []
     cameras = take.cameras()
-    detections = {}
+    detections: Mapping[str, OnDisk[Keypoints2D] | OneCamera]
+    detections = files = {}
     for name in cameras.names:
         path = take.folder / "keypoints2d" / f"{name}.safetensors"
         if path.exists():
-            detections[name] = OnDisk.open(Keypoints2D, path)
+            files[name] = OnDisk.open(Keypoints2D, path)
         else:
             gaps.append(f"Camera {name} has no detections ({path.name} is not there): run the detect stage.")
+    if files and (sync := sync_of(take)):
+        detections = seen(take, sync, files)
     tracks_file = take.folder / "tracks3d.safetensors"
     tracks = OnDisk.open(Tracks3D, tracks_file) if tracks_file.exists() else None
     if tracks is None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from calibration.cameras import Cameras
 from rigs import keypoints as sets
-from studio import video
+from studio import clock, video
 from studio.review.material import Material, Sighting, gathered
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ SUBPIXEL = 4
 
 
 def draw(take: Take, frame: int, camera: str) -> UInt8[np.ndarray, "H W 3"]:
-    """RGB picture of video frame `frame` with every actor's mesh, detected keypoints and fitted keypoints over it.
+    """RGB picture of the take's frame `frame` with every actor's mesh, detected keypoints and fitted keypoints over it.
 
     Detected keypoints are dots (green where other views agree, red where not), fitted ones white crosses, joined by a line.
     Raises `ValueError` where the camera or the frame does not exist.
@@ -40,7 +40,8 @@ def draw(take: Take, frame: int, camera: str) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def picture(take: Take, frame: int, camera: str, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "H W 3"]:
-    """One video frame, RGB, scaled to `size` (width, height) where given."""
+    """The video frame nearest to the take's frame `frame`, RGB, scaled to `size` (width, height) where given."""
+    frame = clock.video_frame(take, camera, frame)
     for _, image in video.frames(take.videos[camera], frame, frame + 1, size):
         return np.array(image)
     raise ValueError(f"{take.videos[camera]}: has no frame {frame}; choose one that the video holds")
