@@ -1,6 +1,6 @@
 """How much memory each stage of a run takes, for takes of different length: it must not grow with the frames.
 
-    python benchmarks/memory.py [--frames 300 3000] [--fit-frames 3000] [--out benchmarks/memory.json]
+    python benchmarks/memory.py [--frames 300 1000 3000] [--fit-frames 3000] [--out benchmarks/memory.json]
     python benchmarks/memory.py --detect VIDEO_FOLDER CAMERA_FILE [--frames 10 100]
 
 Eight cameras see one moving person (the default body, all 133 keypoints, noise of 0.4 px on 320 x 180 px pictures); the keypoints are
@@ -172,7 +172,7 @@ def main() -> None:
     if options.stage:
         perform(options.stage[0], Path(options.stage[1]), options.frames[0])
         return
-    sizes = sorted(options.frames or ([10, 100] if options.detect else [300, 3000]))
+    sizes = sorted(options.frames or ([10, 100] if options.detect else [300, 1000, 3000]))
     table = real(*options.detect, sizes) if options.detect else synthetic(sizes, options.fit_frames)
     rows = {}
     for stage, runs in table.items():
