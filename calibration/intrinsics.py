@@ -132,7 +132,10 @@ def calibrate_lens(
         raise ValueError(f"no {lens or ''} lens with {coefficients} coefficients; there are {sorted({(m[0], len(m[1])) for m in MODELS})}")
     known = _prior(shape, prior)
     start: dict[Lens, Bundle] = {}
-    for kind in dict.fromkeys(m[0] for m in models):  # brown before fisheye
+    kinds: tuple[Lens, ...] = ("brown", "fisheye")
+    for kind in kinds:
+        if all(kind != m[0] for m in models):
+            continue
         if kind == "brown" or lens == "fisheye" or _wide(start["brown"], shape):
             start[kind] = _start(views, shape, kind, known, prior)
     models = [m for m in models if m[0] in start]
@@ -266,8 +269,8 @@ def _fit(views: Sightings, start: Bundle, chosen: Tensor, model: tuple[Lens, tup
 def _choose(fits: list[Bundle]) -> tuple[int, float]:
     """The simplest model that foretells views it has not seen as well as the best does, to one standard error; and its error there, px.
 
-    Models whose lens folds back within what the board covered are out, unless all do. With fewer than four views nothing can be held out: one
-    coefficient at most.
+    Models whose lens folds back within what the board covered are out, unless all do. With fewer than four views nothing can be held out:
+    one coefficient at most.
     """
     if len(fits[0].views) < FOLDS:
         return min(range(len(fits)), key=lambda m: (len(fits[m].columns) > 5, -len(fits[m].columns))), float("nan")
