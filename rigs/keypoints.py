@@ -42,7 +42,9 @@ def mirrored(names: tuple[str, ...]) -> tuple[int, ...]:
     swap = {"left_": "right_", "right_": "left_"}
     faces = {**{i: 16 - i for i in range(17)}, **{17 + i: 26 - i for i in range(10)}, **{31 + i: 35 - i for i in range(5)}}
     pairs = (
-        (36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46), (48, 54), (49, 53), (50, 52), (55, 59), (56, 58), (60, 64), (61, 63), (65, 67))
+        (36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46), (48, 54), (49, 53), (50, 52), (55, 59), (56, 58),
+        (60, 64), (61, 63), (65, 67),
+    )  # fmt: skip
     faces |= {a: b for a, b in pairs} | {b: a for a, b in pairs}
 
     def other(name: str) -> str:
