@@ -18,7 +18,7 @@ from torch import Tensor
 
 from calibration.cameras import Cameras
 from calibration.people_bundle import LENS, OWN, Prior, Sightings, Solution, State, adjust
-from calibration.people_start import Start, angle, centred, flipped, placed, start
+from calibration.people_start import Start, centred, mirror_image, placed, start
 from calibration.triangulate import triangulate
 
 
@@ -89,6 +89,10 @@ class PeopleConfig:
     """Most frames in the adjustment, spread over the take."""
     rounds: int = 4
     """Adjustments, each with weights from the one before."""
+    least_motion: float = 0.04
+    """A person whose points stay within this share of their height (standard deviation) stands still, and is refused."""
+    worst_residual: float = 0.03
+    """Largest median residual, as a share of the image's longer side."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,8 @@ class PeopleFit:
     """Distance of what was seen from the points' images, px; NaN where not seen."""
     exchanged: Bool[Tensor, "C T"]
     """Where a view had left and right exchanged."""
-    start: Start
+    start: Start | None
+    """The first guess; None for a rig that was known."""
 
     @property
     def rms(self) -> float:
@@ -145,6 +150,19 @@ def calibrate_people(views: PeopleViews, lenses: Cameras | None = None, config: 
     return _finished(plain, lenses, first, best.state, prior, config)
 
 
+def refined(views: PeopleViews, cameras: Cameras, covariance: Float[Tensor, "C 6 6"], config: PeopleConfig) -> PeopleFit:
+    """A known rig after an adjustment in which each camera is held by its covariance (turn in its own axes, rad; position, m)."""
+    plain = _without_lens(views, cameras)
+    prior = _prior(plain, cameras, config)
+    information = prior.information.clone()
+    information[:, :6, :, :6] = 0
+    c = torch.arange(len(cameras))
+    information[c, :6, c, :6] = torch.linalg.inv(covariance.double())
+    none = torch.zeros(0, dtype=torch.float64)
+    state = replace(prior.state, R=cameras.R_camera_world, position=cameras.position, points=none, length=none)
+    return _finished(plain, cameras, None, state, Prior(state, information), config)
+
+
 def _without_lens(views: PeopleViews, lenses: Cameras) -> PeopleViews:
     """The views as pinhole cameras of the same focal length and centre would have seen them."""
     flat = lenses.undistort(views.pixels.to(torch.float64))
@@ -155,15 +173,12 @@ def _without_lens(views: PeopleViews, lenses: Cameras) -> PeopleViews:
 def _started(views: PeopleViews) -> Start:
     skeleton = torch.where((torch.isfinite(views.skeleton).all(-1) & views.seen)[..., None], views.skeleton.double(), torch.nan)
     first = start(skeleton, views.mirror, views.cameras)
-    for c, name in enumerate(views.cameras):
-        other = skeleton.clone()
-        other[c] = flipped(skeleton[c], views.mirror)
-        again = start(other, views.mirror, views.cameras)
-        if again.error < 0.8 * first.error:
-            raise ValueError(
-                f"camera {name!r}: its video is a mirror image: the person it shows fits the other views only with left and right "
-                f"turned over ({1000 * again.error:.0f} mm instead of {1000 * first.error:.0f} mm); switch mirroring off and record again"
-            )
+    if mirror := mirror_image(skeleton, views.mirror):
+        c, ratio = mirror
+        raise ValueError(
+            f"camera {views.cameras[c]!r}: its video is a mirror image: turned over, the person it shows fits the other views with "
+            f"{100 * ratio:.0f} % of the misfit; switch mirroring off and record again"
+        )
     return first
 
 
@@ -203,13 +218,18 @@ def _prior(views: PeopleViews, lenses: Cameras | None, config: PeopleConfig) -> 
 
 
 def sightings(
-    views: PeopleViews, frames: Int[Tensor, "t"], delay: Float[Tensor, "C"], share: Float[Tensor, "C K"], bones: Bool[Tensor, "B"], sigma: Float[Tensor, "B"]
+    views: PeopleViews,
+    frames: Int[Tensor, "t"],
+    delay: Float[Tensor, "C"],
+    share: Float[Tensor, "C K"],
+    bones: Bool[Tensor, "B"],
+    sigma: Float[Tensor, "B"],
 ) -> Sightings:
     """What the cameras saw at these frames as a linear function of their delays, taken about `delay` rounded to whole frames.
 
     The velocity is the slope of a line through five frames. `share` multiplies each point's sigma.
     """
-    C, T, K = views.sigma.shape
+    C, T, _ = views.sigma.shape
     at = frames[None] + delay.round().long()[:, None]
     inside = (at >= 0) & (at < T)
     at = at.clamp(0, T - 1)
@@ -273,16 +293,18 @@ def _lengths(points: Float[Tensor, "T K 3"], views: PeopleViews, bones: Bool[Ten
     return (points[:, a] - points[:, b]).norm(dim=-1).nanmedian(0).values.clamp_min(0.005).log()
 
 
-def _finished(views: PeopleViews, lenses: Cameras | None, first: Start, state: State, prior: Prior, config: PeopleConfig) -> PeopleFit:
+def _finished(
+    views: PeopleViews, lenses: Cameras | None, first: Start | None, state: State, prior: Prior, config: PeopleConfig
+) -> PeopleFit:
     """The last adjustments: all points, delays open, weights by what each point's residuals turned out to be."""
     frames = _frames(views, config.frames)
     C, K = len(views.cameras), views.sigma.shape[2]
     share = torch.ones(C, K, dtype=torch.float64)
-    exchanged = first.exchanged
+    exchanged = torch.zeros(views.sigma.shape[:2], dtype=torch.bool) if first is None else first.exchanged
     solution = seen = None
     together = 1.0
     prior = Prior(replace(prior.state, R=state.R, position=state.position), prior.information)
-    for n in range(config.rounds):
+    for _ in range(config.rounds):
         points = retriangulated(views, state, frames)
         views, more = _sided(views, state, frames, points)
         exchanged = exchanged ^ more
@@ -298,7 +320,7 @@ def _finished(views: PeopleViews, lenses: Cameras | None, first: Start, state: S
         state, together = solution.state, correlation(solution.residual)
         share = share * _noise(solution, seen).clamp(0.25, 4.0)
     assert solution is not None and seen is not None
-    return _fit(views, lenses, first, exchanged, frames, seen, solution)
+    return _checked(_fit(views, lenses, first, exchanged, frames, seen, solution), views, config)
 
 
 def camera_values(views_names: Sequence[str], size: Float[Tensor, "C 2"], state: State) -> Cameras:
@@ -314,7 +336,9 @@ def retriangulated(views: PeopleViews, state: State, frames: Int[Tensor, "t"]) -
     """The points that the cameras as they are now make of what they saw, m; NaN where they make none."""
     K = views.sigma.shape[2]
     none = torch.zeros(len(views.bones), dtype=torch.bool)
-    seen = sightings(views, frames, state.delay, torch.ones(len(views.cameras), K, dtype=torch.float64), none, torch.zeros(0, dtype=torch.float64))
+    seen = sightings(
+        views, frames, state.delay, torch.ones(len(views.cameras), K, dtype=torch.float64), none, torch.zeros(0, dtype=torch.float64)
+    )
     pixels = seen.pixels + state.delay[:, None, None, None] * seen.velocity
     cameras = camera_values(views.cameras, views.size, state)
     return triangulate(cameras, pixels, seen.sigma, threshold=8.0, dtype=torch.float64).points
@@ -352,8 +376,49 @@ def _noise(solution: Solution, seen: Sightings) -> Float[Tensor, "1 K"]:
     return (e.nanmedian(0).values / 1.1774 / fitted).nan_to_num(1.0)[None]
 
 
+def _checked(fit: PeopleFit, views: PeopleViews, config: PeopleConfig) -> PeopleFit:
+    """The fit; a `ValueError` in plain words where it cannot be a rig."""
+    if fit.start is not None and (moved := motion(fit.points)) < config.least_motion:
+        raise ValueError(
+            f"people: the person stands still: their points move by {100 * moved:.1f} % of their height, at least "
+            f"{100 * config.least_motion:.0f} % are needed; walk through the whole volume, turn around, and raise and lower the arms"
+        )
+    share = (fit.residual / views.size.max(1).values[:, None, None]).flatten(1).nanmedian(1).values
+    if float(share.max()) > config.worst_residual:
+        c = int(share.argmax())
+        raise ValueError(
+            f"people: no rig explains what camera {fit.cameras.names[c]!r} saw: its median residual is "
+            f"{float(fit.residual[c].nanmedian()):.0f} px, of all cameras {fit.rms:.0f} px; is its video of the same take, in step, "
+            "and the same person the only one in view?"
+        )
+    at = (fit.frames[None] + fit.delay.round().long()[:, None]).clamp(0, views.sigma.shape[1] - 1)
+    own = views.skeleton.double()[torch.arange(len(at))[:, None], at]
+    own = torch.where((torch.isfinite(own) & torch.isfinite(fit.points)).all(-1, keepdim=True), own, torch.nan)
+    a, there = centred(own)
+    b = torch.einsum("cij,tkj->ctki", fit.cameras.R_camera_world, fit.points)
+    b, _ = centred(torch.where(there[..., None], b, torch.nan))
+    H = torch.einsum("ctki,ctkj->ij", b, a)
+    if float(torch.det(H)) < 0:
+        raise ValueError(
+            "people: the rig came out mirrored in depth against what every view shows; record the person turning around and closer by"
+        )
+    return fit
+
+
+def motion(points: Float[Tensor, "T K 3"]) -> float:
+    """How far points move about their mean place (standard deviation, the median point), as a share of the person's extent."""
+    there = torch.isfinite(points).all(-1, keepdim=True)
+    count = there.sum(0).clamp_min(1)
+    filled = points.nan_to_num() * there
+    off = torch.where(there, points - filled.sum(0) / count, 0.0)
+    spread = (off.square().sum((0, 2)) / count[:, 0]).sqrt()
+    across = torch.where(there, points, torch.nan)
+    extent = (across - across.nanmean(1, keepdim=True)).norm(dim=-1)
+    return float(spread[there.any(0)[:, 0]].median() / (2 * torch.nanquantile(extent, 0.95)))
+
+
 def _fit(
-    views: PeopleViews, lenses: Cameras | None, first: Start, exchanged: Tensor, frames: Tensor, seen: Sightings, solution: Solution
+    views: PeopleViews, lenses: Cameras | None, first: Start | None, exchanged: Tensor, frames: Tensor, seen: Sightings, solution: Solution
 ) -> PeopleFit:
     state = solution.state
     cameras = camera_values(views.cameras, views.size, state)
@@ -384,4 +449,4 @@ def correlation(residual: Float[Tensor, "C T K 2"]) -> float:
     return over_time * max(within, 1.0)
 
 
-__all__ = ["PeopleConfig", "PeopleFit", "PeopleViews", "angle", "calibrate_people"]
+__all__ = ["PeopleConfig", "PeopleFit", "PeopleViews", "calibrate_people"]

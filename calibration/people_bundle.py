@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from calibration.bundle import skew
+
 POSE, LENS, DELAY = slice(0, 6), slice(6, 10), 10
 OWN = 11
 """Unknowns of a camera: turn (rad), position (m), log focal length, radial distortion, principal point (px), delay (frames)."""
@@ -93,13 +95,6 @@ class Solution:
         inverse = torch.where(values > 1e-9 * values[-1], 1 / values.clamp_min(1e-300), 0.0)
         full = (vectors * inverse) @ vectors.mT * scale[:, None] * scale[None]
         return torch.stack([full[c * OWN : (c + 1) * OWN, c * OWN : (c + 1) * OWN] for c in range(C)])
-
-
-def skew(v: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3 3"]:
-    """The matrix of the cross product with v."""
-    x, y, z = v.unbind(-1)
-    o = torch.zeros_like(x)
-    return torch.stack([o, -z, y, z, o, -x, -y, x, o], -1).unflatten(-1, (3, 3))
 
 
 def turned(R: Float[Tensor, "... 3 3"], turn: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3 3"]:
@@ -269,4 +264,3 @@ def adjust(state: State, seen: Sightings, prior: Prior, width: float = 2.0, step
             break
     e, there = deviation(state, seen)
     return Solution(state, torch.where(there[..., None], e, torch.nan), _reduced(normal, 0.0)[0], done, cost)
-

@@ -19,6 +19,9 @@ from torch import Tensor
 MOST_CANDIDATES = 80
 """Frames whose own rotation is tried on all frames of a pair."""
 
+MIRRORED = 0.87
+"""A view is a mirror image where turning it over leaves at most this share of the misfit (0.75 or less if so, 1.3 or more if not)."""
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -174,6 +177,23 @@ def flipped(skeleton: Float[Tensor, "T K 3"], mirror: Sequence[int]) -> Float[Te
     return skeleton[:, list(mirror)] * skeleton.new_tensor([-1.0, 1.0, 1.0])
 
 
+def mirror_image(skeleton: Float[Tensor, "C T K 3"], mirror: Sequence[int]) -> tuple[int, float] | None:
+    """The camera whose skeletons fit the others' better turned over, and the share of misfit that leaves; None where there is none.
+
+    A body is nearly its own mirror image, so the misfit falls by a third at most, but for a true view it rises by as much.
+    """
+    T = skeleton.shape[1]
+    some = skeleton[:, :: max(1, T // MOST_CANDIDATES)]
+    ratios = []
+    for c in range(len(some)):
+        over = some.clone()
+        over[c] = flipped(some[c], mirror)
+        plain, turned = ([t.error for pair, t in pair_turns(s, mirror).items() if c in pair] for s in (some, over))
+        ratios.append(sum(turned) / sum(plain) if plain and turned else 1.0)
+    best = min(range(len(ratios)), key=ratios.__getitem__)
+    return (best, ratios[best]) if len(some) > 2 and ratios[best] < MIRRORED else None
+
+
 def placed(
     R: Float[Tensor, "C 3 3"],
     body: Float[Tensor, "T K 3"],
@@ -193,13 +213,16 @@ def placed(
     A = torch.cat([eye, -u[..., None]], -1)
     b = u * own[..., 2:] - own[..., :2]
     normal = torch.einsum("ctkai,ctkaj,ctkl->ctij", A, A, w)
-    place = torch.linalg.solve(normal + 1e-9 * torch.eye(3, dtype=R.dtype), torch.einsum("ctkai,ctka,ctkl->cti", A, b, w)[..., None])[..., 0]
+    place = torch.linalg.solve(normal + 1e-9 * torch.eye(3, dtype=R.dtype), torch.einsum("ctkai,ctka,ctkl->cti", A, b, w)[..., None])[
+        ..., 0
+    ]
     seen = (w[..., 0] > 0).sum(-1) >= 4
     world = torch.where((seen & (place[..., 2] > 0.2))[..., None], torch.einsum("cji,ctj->cti", R, place), torch.nan)
     position = torch.zeros_like(R[:, 0])
     known = [0]
     while len(known) < len(R):  # the camera that shares most frames with those that have a place
-        shared = {c: int((torch.isfinite(world[c, :, 0]) & torch.isfinite(world[known, :, 0]).any(0)).sum()) for c in range(len(R)) if c not in known}
+        there = torch.isfinite(world[..., 0])
+        shared = {c: int((there[c] & there[known].any(0)).sum()) for c in range(len(R)) if c not in known}
         c = max(shared, key=shared.__getitem__)
         body_at = (position[known][:, None] + world[known]).nanmedian(0).values
         position[c] = (body_at - world[c]).nanmedian(0).values.nan_to_num()
