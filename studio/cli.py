@@ -153,6 +153,43 @@ def train(what: Positional[str], captures: Positional[tuple[Path, ...]], /, netw
         print(f"{name:24s} {p.count:6d} sightings, scatter {1000 * p.before:5.1f} -> {1000 * p.scatter:5.1f} mm")
 
 
+def board(
+    charuco: Text = None,
+    chessboard: Text = None,
+    apriltag: Text = None,
+    aruco: Text = None,
+    square: str = "40mm",
+    marker: Text = None,
+    dictionary: Text = None,
+    two_sided: Text = None,
+    page: Text = None,
+    pdf: Path = Path("board.pdf"),
+) -> None:
+    """Print a calibration board at true scale: a PDF with a ruler, and its description for `studio calibrate` beside it.
+
+    Args:
+        charuco: squares across x down, for example 5x7
+        chessboard: inner corners across x down
+        apriltag: markers across x down
+        aruco: markers across x down
+        square: side of a square; from marker to marker in a grid
+        marker: side of a marker's black square; by default three quarters of the square
+        dictionary: OpenCV's name of the markers' dictionary
+        two_sided: print a back too, for a board this thick, for example 5mm
+        page: A4, letter, A3, A2, A1 or A0; by default the smallest that fits
+        pdf: the file to write
+    """
+    from studio.board_print import described, print_board, title, with_yaml
+
+    given = {k: v for k, v in (("charuco", charuco), ("chessboard", chessboard), ("apriltag", apriltag), ("aruco", aruco)) if v}
+    if len(given) != 1:
+        raise ValueError("studio board: needs one of --charuco, --chessboard, --apriltag, --aruco, for example --charuco 5x7")
+    [(kind, counts)] = given.items()
+    made = described(kind, counts, square, marker, dictionary, two_sided)
+    print_board(made, pdf, page)
+    print(f"{pdf}: {title(made)}; description in {with_yaml(made, pdf)}")
+
+
 def settings() -> None:
     """Print every stage's settings with their defaults as YAML, to save, edit and pass to `studio run --settings`."""
     import yaml
@@ -206,7 +243,7 @@ def _stage(name: str, argv: Sequence[str]) -> None:
 
 VERBS: dict[str, Callable[..., Any]] = {
     "run": run, "demo": demo, "doctor": doctor, "new": new, "add-take": add_take, "settings": settings, "cameras": cameras,
-    "virtual": virtual, "train": train,
+    "virtual": virtual, "train": train, "board": board,
 }  # fmt: skip
 STAGES = {
     "detect": "Find people's keypoints in every image of a take.",
