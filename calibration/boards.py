@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from calibration.board import Board
+from calibration.board import Board, corner_points
 from calibration.board_corners import face_corners
 
 __all__ = ["Board", "BoardViews", "Sighting", "find_board", "sight_board"]
