@@ -50,6 +50,8 @@ class SyncConfig:
     """`auto` follows clocks that lower the held-out cost by at least this part of it."""
     sure: float = 0.3
     """... whose standard deviation is at most this, frames."""
+    stir: float = 4.0
+    """... found from people whose mean squared speed is this many times what noise alone would give."""
     smallest: float = 0.1
     """... and one of which is off by at least this, frames, and three standard deviations."""
 
@@ -146,6 +148,9 @@ def _found(take: Take, names: tuple[str, ...], fps: float, config: SyncConfig) -
     verdict, paths = min(
         ((by_motion(cameras, w, config.motion, [e.against(0) for e in others]), w) for w in watched), key=lambda v: v[0].cost
     )
+    if config.mode == "auto" and (still := min(p.stir() for p in paths)) < config.stir:
+        quiet = _unmoved(f"too little motion to tell ({still:.1f} times the noise)", varying)
+        return replace(quiet, estimates=tuple(others))
     if config.mode == "motion":
         return Finding((verdict.estimate,), verdict.estimate, True, "by motion, as asked", verdict=verdict)
     return _decided(cameras, paths, verdict, others, names, fps, config, varying)

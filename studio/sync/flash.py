@@ -62,6 +62,12 @@ def events(level: Float[Tensor, "T"], times: Float[Tensor, "T"], smallest: float
             kind = "on" if after > before else "off"
         else:
             weight, at, kind = (part - before) * (1 if peak > 0 else -1), when, "flash"
+            if int((weight > 0.02 * abs(peak)).sum()) >= 4:  # long enough for its two ends to be told like switches
+                ends = [(sign * weight.diff()).clamp_min(0) for sign in (1, -1)]
+                middle = sum(float((e * when[1:]).sum() / e.sum()) for e in ends) / 2
+                found.append(Event(middle, 0.04 * step, kind))
+                t = high
+                continue
         weight = torch.where(weight.abs() > max(3 * unrest, 0.02 * abs(peak)), weight, 0.0).clamp_min(0)
         share = float(weight.max() / weight.sum())
         sigma = step * (ONE_FRAME if share > 0.97 else 0.04)

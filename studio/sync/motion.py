@@ -107,6 +107,16 @@ class Rays:
         e = (r / (3 * scale)).square()
         return Trial(float((e / (1 + e)).mean()), len(r))
 
+    def compared(self, one: Float[Tensor, "C 2"], other: Float[Tensor, "C 2"], scale: float, blocks: Sequence[int]) -> tuple[float, float]:
+        """The robust costs of two sets of clocks where both can be judged."""
+        part = torch.isin(self.block, torch.tensor(list(blocks)))
+        r, s = (torch.stack(self.residuals(c))[:, part] for c in (one, other))
+        both = torch.isfinite(r) & torch.isfinite(s)
+        if not bool(both.any()):
+            return 1.0, 1.0
+        e, f = ((x[both] / (3 * scale)).square() for x in (r, s))
+        return float((e / (1 + e)).mean()), float((f / (1 + f)).mean())
+
     def scale(self, clocks: Float[Tensor, "C 2"]) -> float:
         """Robust standard deviation of the residuals."""
         r = torch.stack(self.residuals(clocks))
@@ -274,8 +284,9 @@ def by_motion(cameras: Cameras, paths: Sequence[Path2D], config: MotionConfig | 
     for own, other in (halves, halves[::-1]):
         fitted, _ = rays.refined(clocks, own)
         shifts.append(fitted[:, 0])
-        before.append(rays.trial(nothing, scale, other).cost)
-        after.append(rays.trial(fitted, scale, other).cost)
+        costs = rays.compared(nothing, fitted, scale, other)
+        before.append(costs[0])
+        after.append(costs[1])
     offset = rays.middle - (1 + clocks[:, 1]) * (rays.middle - clocks[:, 0])
     estimate = Estimate("motion", offset, clocks[:, 1], sigma, rays.middle)
     apart = float((shifts[0] - shifts[1]).abs().max())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,13 +36,31 @@ class Path2D:
         """Usual time between frames, s."""
         return float(self.times.diff().median()) if len(self.times) > 1 else 1.0
 
+    def stir(self) -> float:
+        """How many times the noise's share of the joints' mean squared speed there is: about one for somebody who keeps still."""
+        count, (place, velocity) = self._count(), self.smoothed()
+        k = torch.arange(-count, count + 1, dtype=torch.float64) * self.step
+        basis = torch.stack([torch.ones_like(k), k, k * k], 1)
+        weight = _taper(k.abs() / max(WINDOW, 2.5 * self.step))
+        fit = torch.linalg.solve(basis.mT @ (weight[:, None] * basis), basis.mT * weight)
+        left = torch.eye(len(k), dtype=torch.float64)[count] - fit[0]
+        apart = (self.pixels - place).square().sum(-1)
+        # Squared distances with two equal variances have their median at 2 ln 2 of one of them.
+        noise = apart[torch.isfinite(apart)].median() / (2 * math.log(2)) / left.square().sum()
+        speed = velocity.square().sum(-1)
+        return float(speed[torch.isfinite(speed)].mean() / (2 * noise * fit[1].square().sum()).clamp_min(1e-12))
+
+    def _count(self) -> int:
+        """Frames on either side that the smoothing uses."""
+        return min(HALF, max(round(max(WINDOW, 2.5 * self.step) / self.step), 1))
+
     def smoothed(self) -> tuple[Float[Tensor, "T K 2"], Float[Tensor, "T K 2"]]:
         """Place, px, and velocity, px/s, by a local parabola (Savitzky and Golay 1964, for uneven steps and gaps).
 
         NaN where fewer than four frames within the window, or none on one side, were seen.
         """
         window = max(WINDOW, 2.5 * self.step)
-        count, T = min(HALF, max(round(window / self.step), 1)), len(self.times)
+        count, T = self._count(), len(self.times)
         seen = torch.isfinite(self.pixels).all(-1) & torch.isfinite(self.sigma)
         H = self.pixels.new_zeros(*seen.shape, 3, 3, dtype=torch.float64)
         b = self.pixels.new_zeros(*seen.shape, 3, 2, dtype=torch.float64)
@@ -51,7 +70,7 @@ class Path2D:
             apart = (self.times[index] - self.times) / window
             inside = (torch.arange(T) + k == index) & (apart.abs() < 1.01)
             here = inside[:, None] & seen[index]
-            weight = torch.where(here, (1.05 - apart.abs()[:, None].clamp_max(1.04)) / self.sigma[index].square(), 0.0).double()
+            weight = torch.where(here, _taper(apart.abs())[:, None] / self.sigma[index].square(), 0.0).double()
             basis = torch.stack([torch.ones_like(apart), apart, apart.square()], -1).double()
             H += weight[..., None, None] * (basis[:, :, None] * basis[:, None])[:, None]
             b += weight[..., None, None] * basis[:, None, :, None] * self.pixels[index].double().nan_to_num()[:, :, None]
@@ -61,6 +80,11 @@ class Path2D:
         H = H + 1e-9 * H.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None] * torch.eye(3, dtype=torch.float64)
         x = torch.where(good[..., None, None], torch.linalg.solve(H, b), torch.nan)
         return x[..., 0, :], x[..., 1, :] / window
+
+
+def _taper(apart: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+    """A frame's weight by its distance, in half widths of the window."""
+    return 1.05 - apart.clamp_max(1.04)
 
 
 @dataclass(frozen=True)
