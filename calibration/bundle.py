@@ -202,7 +202,7 @@ def _step(system: _System, free: Tensor, damping: float) -> tuple[float, Tensor,
     half = torch.linalg.solve_triangular(L, E.mT, upper=False)
     rhs = torch.linalg.solve_triangular(L, system.b[..., None], upper=False)
     flat = half.flatten(0, 1)
-    S = A + torch.diag(A.diagonal() * damping) - flat.T @ flat
+    S = A + torch.diag(A.diagonal() * damping + 1e-12) - flat.T @ flat
     factor, bad = torch.linalg.cholesky_ex(S)
     if bool(wrong.any()) or bool(bad):
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import networkx as nx
@@ -24,6 +25,8 @@ AGREE = 35.0
 """Squared distance in standard deviations up to which two poses agree (six degrees of freedom; lens and timing err a little too)."""
 FLOOR_TURN, FLOOR_SHIFT = 0.003, 0.004
 """What lens and timing errors add to a pose: rad, and a part of the board's distance."""
+VALLEY = 0.1
+"""Part of the way between a view's two poses that adds to the standard deviation of either."""
 SEEDS, VOTERS = 24, 100
 """Instants of a pair that propose poses, and that vote on them."""
 
@@ -68,13 +71,30 @@ class Placed:
         """Some of them."""
         return Placed(self.R[which], self.t[which], self.covariance[which], self.penalty[which])
 
+    def doubled(self, poses: BoardPoses) -> Placed:
+        """Likewise for twice the poses, the second half like the first but for where they are."""
+        return Placed(poses.R, poses.t, self.covariance.repeat(1, 2, 1, 1), self.penalty.repeat(1, 2))
 
-def placed(poses: BoardPoses) -> Placed:
-    """Board poses in their cameras, with the covariance their corners give and what lens and timing errors add."""
+    @cached_property
+    def whiten(self) -> Float[Tensor, "n H 6 6"]:
+        """Makes twists of unit variance."""
+        return torch.linalg.inv(torch.linalg.cholesky(self.covariance))
+
+
+def placed(poses: BoardPoses, doubt: Float[Tensor, "V 2"]) -> Placed:
+    """Board poses in their cameras, with the covariance of their corners, and what lens and timing errors add.
+
+    `doubt` is each view's lens: standard deviations of its focal length (as a part of it) and of its principal point (rad).
+    """
     ridge = 1e-6 * torch.eye(6, dtype=poses.R.dtype)
     covariance = torch.linalg.inv(poses.information + ridge)
-    shift = (FLOOR_SHIFT * poses.t.norm(dim=-1, keepdim=True)).square().expand(*poses.t.shape)
-    covariance = covariance + torch.diag_embed(torch.cat([torch.full_like(shift, FLOOR_TURN**2), shift], -1))
+    shift = (FLOOR_SHIFT**2 + doubt[:, None, :1].square()) * poses.t.square().sum(-1, keepdim=True)
+    turn = (FLOOR_TURN**2 + doubt[:, None, 1:].square()).expand(shift.shape)
+    covariance = covariance + torch.diag_embed(torch.cat([turn.expand(poses.t.shape), shift.expand(poses.t.shape)], -1))
+    # Between a view's two poses the cost has a valley that is wider than its curvature at either end tells.
+    valley = VALLEY * twist_between(poses.R, poses.t, poses.R[:, [1, 0]], poses.t[:, [1, 0]])
+    near = (poses.cost[:, 1:] - poses.cost[:, :1] < 10) & (valley[..., 0].abs().amax(1, keepdim=True) < 1)
+    covariance = covariance + torch.where(near[..., None, None], valley[..., :, None] * valley[..., None, :], 0)
     penalty = (2 * (poses.cost - poses.cost.amin(1, keepdim=True))).nan_to_num(30.0).clamp(max=30.0)
     return Placed(poses.R, poses.t, covariance, torch.where(poses.cost.isfinite(), penalty, 1e6))
 
@@ -104,8 +124,7 @@ def twist_between(R: Tensor, t: Tensor, R_to: Tensor, t_to: Tensor) -> Float[Ten
 def compared(R: Float[Tensor, "... 3 3"], t: Float[Tensor, "... 3"], to: Placed) -> Float[Tensor, "... n H"]:
     """Squared distance, in standard deviations, from poses to each of the others."""
     twist = twist_between(R[..., None, None, :, :], t[..., None, None, :], to.R, to.t)
-    whiten = torch.linalg.inv(torch.linalg.cholesky(to.covariance))
-    return (whiten @ twist[..., None])[..., 0].square().sum(-1) + to.penalty
+    return (to.whiten @ twist[..., None])[..., 0].square().sum(-1) + to.penalty
 
 
 def pair_of(first: int, second: int, poses: Placed) -> Pair:
@@ -126,13 +145,14 @@ def pair_of(first: int, second: int, poses: Placed) -> Pair:
     return Pair(first, second, R, t, information, n, agreeing, rival)
 
 
-def _mean(R: Tensor, t: Tensor, poses: Placed, steps: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+def _mean(R: Tensor, t: Tensor, poses: Placed, steps: int = 4) -> tuple[Tensor, Tensor, Tensor]:
     """Weighted mean of poses on the group, Cauchy's weights; of each instant the nearest pose counts."""
     rows = torch.arange(len(poses.R))
     information = torch.eye(6, dtype=R.dtype)
     for _ in range(steps):
         distance, which = compared(R, t, poses).min(-1)
-        inverse = torch.linalg.inv(poses.covariance[rows, which])
+        whiten = poses.whiten[rows, which]
+        inverse = whiten.mT @ whiten
         weight = torch.where(distance < 10 * AGREE, 1 / (1 + distance / 12), 0)[:, None, None]
         twist = twist_between(R, t, poses.R[rows, which], poses.t[rows, which])
         information = (weight * inverse).sum(0) + 1e-9 * torch.eye(6, dtype=R.dtype)

@@ -21,7 +21,7 @@ from calibration.bundle import Adjusted, LensModel, composed, skew
 from calibration.camera_graph import Pair, chained, refuse_unless_connected
 from calibration.cameras import Cameras, joined
 from calibration.intrinsics import LensFit
-from calibration.lens_choice import LensMode, chosen_model, fixed_model
+from calibration.lens_choice import LensMode, chosen_model, fixed_model, refined_model
 from calibration.reprojection import LENS, lens_vectors, residuals
 from calibration.rig_views import DISAGREES, USED, VERDICTS, Rig, begun, started
 
@@ -109,19 +109,27 @@ def solve_rig(
     if hold is not None and hold not in views.cameras:
         raise ValueError(f"solve_rig: no camera {hold!r} to hold; there are {list(views.cameras)}")
     cameras = joined([fit.camera(name) for name, fit in zip(views.cameras, lenses)])
-    start = started(views, cameras)
+    start = started(views, cameras, _doubt(lenses))
     anchor = _middle(start.graph) if hold is None else views.cameras.index(hold)
     R, t, tree = chained(start.graph, anchor, UPRIGHT)
-    rig = begun(start, R, t).settled(fixed_model(cameras), anchor)
+    known = mode == "fixed" or not any(bool(fit.covariance.any()) for fit in lenses)
+    # Refined lenses first, lest a wrong one turns good views out; whether that was needed is asked afterwards.
+    first = fixed_model(cameras) if known else refined_model(cameras, lenses, same_footage)
+    rig = begun(start, R, t).settled(first, anchor)
     refuse_unless_connected(cameras.names, *rig.shared(), rig.used)
     model, taken, held_out = chosen_model(rig.sightings(), rig.cameras, rig.boards, cameras, lenses, mode, groups, same_footage, anchor)
-    if taken != "fixed":
+    if taken != "fixed" or not known:
         rig = rig.settled(model, anchor)
         if bool((rig.verdict == DISAGREES).any()):  # the lenses as they were may have turned views out that the better ones explain
-            again = started(views, _with_lenses(cameras, model, rig))
+            again = started(views, _with_lenses(cameras, model, rig), _doubt(lenses) / 3)
             rig = begun(again, *rig.cameras).settled(model, anchor)
         refuse_unless_connected(cameras.names, *rig.shared(), rig.used)
     return _judged(rig, model, taken, lenses, anchor, hold is not None, tree, held_out)
+
+
+def _doubt(lenses: Sequence[LensFit]) -> Float[Tensor, "C 2"]:
+    """Standard deviations of each focal length (as a part of it) and principal point (rad)."""
+    return torch.stack([fit.covariance.diagonal()[:4].sqrt().view(2, 2).amax(1) / fit.focal.mean() for fit in lenses])
 
 
 def _with_lenses(cameras: Cameras, model: LensModel, rig: Rig) -> Cameras:

@@ -14,7 +14,7 @@ from torch import Tensor
 from calibration.board_pose import BoardPoses, board_poses, facing, with_half_turns
 from calibration.boards import BoardViews
 from calibration.bundle import Adjusted, LensModel, Pose, adjust, composed
-from calibration.camera_graph import Pair, agreement, camera_graph, pairs_of, placed, refuse_unless_connected
+from calibration.camera_graph import Pair, Placed, agreement, camera_graph, pairs_of, placed, refuse_unless_connected
 from calibration.cameras import Cameras
 from calibration.reprojection import Sightings, fisheyes, lens_vectors, residuals
 
@@ -58,12 +58,17 @@ class Start:
     """Index of each view in `views`, -1 where there is none."""
     pairs: tuple[Pair, ...]
     graph: nx.Graph
+    placed: Placed
+    """`poses` with their covariances."""
     half_turn: tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]]
     """What takes corners to where half a turn of the board takes them."""
 
 
-def started(views: BoardViews, cameras: Cameras) -> Start:
-    """Screen every view, find its poses and every pair's; a `ValueError` says what to film where the cameras are not joined."""
+def started(views: BoardViews, cameras: Cameras, doubt: Float[Tensor, "C 2"]) -> Start:
+    """Screen every view, find its poses and every pair's; a `ValueError` says what to film where the cameras are not joined.
+
+    `doubt`: standard deviations of each camera's focal length (as a part of it) and of its principal point (rad).
+    """
     verdict, seen = _screened(views)
     noise = _noise(seen, cameras)
     verdict[tuple(torch.stack([seen.camera, seen.board])[:, _blurred(seen)])] = BLURRED
@@ -78,17 +83,18 @@ def started(views: BoardViews, cameras: Cameras) -> Start:
     _refuse_mirrored(cameras.names, verdict)
     keep = verdict[seen.camera, seen.board] == USED
     seen, poses = seen[keep], poses[keep]
-    points = views.board.points()
+    points, known = views.board.points(), placed(poses, doubt[seen.camera])
     if views.board.chessboard_symmetric:
         poses = with_half_turns(poses, points)
+        known = known.doubled(poses)
     at = torch.full(verdict.shape, -1)
     at[seen.camera, seen.board] = torch.arange(len(seen))
-    pairs = pairs_of(placed(poses), at)
+    pairs = pairs_of(known, at)
     graph = camera_graph(cameras.names, pairs)
     refuse_unless_connected(cameras.names, graph, pairs, at >= 0)
     half = torch.diag(points.new_tensor([-1, -1, 1.0]))
     centre = (points.amin(0) + points.amax(0)) / 2
-    return Start(cameras, seen, poses, verdict, noise, at, tuple(pairs), graph, (half, centre - half @ centre))
+    return Start(cameras, seen, poses, verdict, noise, at, tuple(pairs), graph, known, (half, centre - half @ centre))
 
 
 def _screened(views: BoardViews) -> tuple[Int[Tensor, "C B"], Sightings]:
@@ -222,7 +228,7 @@ class Rig:
 
 def begun(start: Start, R: Float[Tensor, "C 3 3"], t: Float[Tensor, "C 3"]) -> Rig:
     """First poses of the boards from cameras that were chained: at each instant the pose that most of its views agree with."""
-    chosen, seed, agrees = agreement(R, t, placed(start.poses), start.at)
+    chosen, seed, agrees = agreement(R, t, start.placed, start.at)
     B = start.at.shape[1]
     rows = torch.arange(B)
     view = start.at[seed, rows]
