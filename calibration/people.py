@@ -73,11 +73,11 @@ class PeopleConfig:
 
     focal_sigma: float = 0.25
     """Of the log of an unknown focal length around the image's longer side, for all cameras together."""
-    focal_spread: float = 0.1
+    focal_spread: float = 0.05
     """How much the cameras of one rig differ in it."""
-    distortion_sigma: float = 0.08
+    distortion_sigma: float = 0.06
     """Of an unknown radial distortion around zero, for all cameras together."""
-    distortion_spread: float = 0.04
+    distortion_spread: float = 0.02
     """How much the cameras of one rig differ in it."""
     centre_sigma: float = 0.004
     """Of an unknown principal point around the image's centre, as a fraction of the longer side."""

@@ -32,7 +32,7 @@ class WatchConfig:
     """Length of the stretches of time that are compared, s."""
     turn: float = math.radians(0.25)
     """Smallest turn of a camera that is an alarm, rad."""
-    better: float = 0.9
+    better: float = 0.75
     """An explanation counts where it leaves at most this share of the disagreement."""
     exchanged: float = 0.5
     """Two cameras are exchanged where exchanging them leaves at most this share of the disagreement."""
@@ -201,15 +201,18 @@ def _bumps(
 
 
 def _jump(turns: Float[Tensor, "W 3"]) -> tuple[Float[Tensor, "3"] | None, int]:
-    """The largest step between the windows before and after a moment (medians), and the first window after; None with one window."""
-    if len(turns) < 2:
+    """The step between the windows before and after a moment (medians), and the first window after; None with too few windows.
+
+    On both sides there must be two, for one alone cannot tell a step from its own noise.
+    """
+    if len(turns) < 4:
         return None, 0
     step: Callable[[int], Tensor] = lambda w: turns[w:].median(0).values - turns[:w].median(0).values  # noqa: E731
     scatter = [
         float((turns[:w] - turns[:w].median(0).values).norm(dim=-1).sum() + (turns[w:] - turns[w:].median(0).values).norm(dim=-1).sum())
-        for w in range(1, len(turns))
+        for w in range(2, len(turns) - 1)
     ]
-    at = 1 + min(range(len(scatter)), key=scatter.__getitem__)
+    at = 2 + min(range(len(scatter)), key=scatter.__getitem__)
     return step(at), at
 
 

@@ -36,20 +36,24 @@ class World:
     """Of standing feet points about the floor, m."""
 
 
-def length_of(points: Float[Tensor, "T K 3"], pairs: Sequence[tuple[int, int]]) -> float:
-    """Sum of the median distances between pairs of points, m; a `ValueError` where one is never seen together."""
+def lengths_of(points: Float[Tensor, "T K 3"], pairs: Sequence[tuple[int, int]]) -> Float[Tensor, "N"]:
+    """Median distances between pairs of points, m; a `ValueError` where one is never seen together."""
     a, b = torch.tensor(list(pairs), dtype=torch.long).T
     lengths = (points[:, a] - points[:, b]).norm(dim=-1).nanmedian(0).values
     if not bool(torch.isfinite(lengths).all()):
         raise ValueError("people: a point that the scale is measured by was never placed in 3D; record a take that shows the whole person")
-    return float(lengths.sum())
+    return lengths
 
 
-def scaled(fit: PeopleFit, pairs: Sequence[tuple[int, int]], metres: float) -> PeopleFit:
-    """The rig made larger so that the distances of these pairs of points sum to `metres`."""
-    if not metres > 0:
-        raise ValueError(f"people: a known length of {metres} m; it must be positive")
-    return fit.moved(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), metres / length_of(fit.points, pairs))
+def scaled(fit: PeopleFit, pairs: Sequence[tuple[int, int]], metres: Float[Tensor, "N"]) -> PeopleFit:
+    """The rig made larger so that these pairs of points are `metres` apart; where pairs disagree, in the median.
+
+    One pair of known distance will do. Of many, some foreshortened by a habit of the network, the median is what most say.
+    """
+    if not bool((metres > 0).all()):
+        raise ValueError(f"people: known lengths of {metres.tolist()} m; they must be positive")
+    ratio = metres / lengths_of(fit.points, pairs)
+    return fit.moved(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), float(torch.quantile(ratio, 0.5)))
 
 
 def levelled(fit: PeopleFit, feet: Sequence[int], spine: Sequence[tuple[int, int]]) -> World:

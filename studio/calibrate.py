@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from torch import Tensor
 from calibration.cameras import Cameras, adapt_to_video, joined
 from calibration.formats import read_cameras
 from calibration.people import PeopleConfig, PeopleFit, PeopleViews, calibrate_people
-from calibration.people_watch import Watch, refine_people, watch
-from calibration.people_world import World, length_of, levelled, scaled
+from calibration.people_watch import refine_people, watch
+from calibration.people_world import World, lengths_of, levelled, scaled
 from rigs.catalogue import open_body
 from rigs.keypoints import BONES, COCO_17, FEET, LEFT_HAND, RIGHT_HAND, mirrored
 from rigs.landmarks import landmark_skin
@@ -30,12 +30,16 @@ from studio.take import Take
 from studio.values import Keypoints2D
 from studio.video import probe
 
-LANDMARKS = (*COCO_17, *FEET, *(n for n in LEFT_HAND + RIGHT_HAND if n[-1] in "t14"))
+BODY_LANDMARKS = (*COCO_17, *FEET)
+LANDMARKS = (*BODY_LANDMARKS, *(n for n in LEFT_HAND + RIGHT_HAND if n[-1] in "t14"))
 """Points that a rig is found from: body, feet, and of the hands, which networks see sharpest, the root and both ends of each finger."""
 SPINE = tuple((f"{s}_{a}", f"{s}_{b}") for s in ("left", "right") for a, b in (("ankle", "knee"), ("knee", "hip"), ("hip", "shoulder")))
 """Pairs (lower, upper) that lie above each other in a standing person; with a stature their lengths give the scale."""
 STATURE_SPREAD = 0.02
 """How much a person's legs and trunk differ from the average body's of the same stature (standard deviation, as a share)."""
+
+SAME = 0.004
+"""How much lenses of one model at one zoom differ, as a share of the focal length."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Filmed:
             )
         which = _largest(k.pixels)
         pixels, sigma, skeleton = (_of(v, which)[:, :, index] for v in (k.pixels, k.sigma, k.skeleton))
-        skeleton[:, :, [i for i, n in enumerate(kept) if n not in COCO_17 + FEET]] = torch.nan  # a hand's own axes are not the body's
+        skeleton[:, :, [i for i, n in enumerate(kept) if n not in BODY_LANDMARKS]] = torch.nan  # a hand's own axes are not the body's
         bones = tuple((kept.index(a), kept.index(b)) for a, b in BONES if a in kept and b in kept)
         return PeopleViews(k.cameras, self.size, k.fps, pixels, sigma, skeleton, mirrored(tuple(kept)), bones)
 
@@ -122,15 +126,17 @@ def _fitted(cameras: Cameras, film: Filmed) -> Cameras:
     return joined([adapt_to_video(cameras[c], *size) for c, size in zip(film.keypoints.cameras, sizes)])
 
 
-def stature_lengths(names: Sequence[str], network: str, height: float, body: str = "makehuman") -> tuple[list[tuple[int, int]], float]:
-    """Pairs of landmarks along legs and trunk, and what their lengths sum to in the average body of this height, m."""
+def stature_lengths(
+    names: Sequence[str], network: str, height: float, body: str = "makehuman"
+) -> tuple[list[tuple[int, int]], Float[Tensor, "N"]]:
+    """Pairs of landmarks along legs and trunk, and their distances in the average body of this height, m."""
     if not 0.5 < height < 2.5:
         raise ValueError(f"--height {height}: a person's height in metres, between 0.5 and 2.5")
     open_ = open_body(body)
     stature = float(open_.skin.rest[:, 2].max() - open_.skin.rest[:, 2].min())
     place = landmark_skin(open_, list(names), network)[0].rest.double()
     pairs = [(list(names).index(a), list(names).index(b)) for a, b in SPINE if a in names and b in names]
-    return pairs, length_of(place[None], pairs) * height / stature
+    return pairs, lengths_of(place[None], pairs) * height / stature
 
 
 def calibrate_from_people(
@@ -138,16 +144,21 @@ def calibrate_from_people(
     out: Path,
     height: float | None = None,
     lenses: Path | None = None,
+    same_lens: bool = False,
     config: PeopleConfig | None = None,
 ) -> Path:
     """Writes `cameras.yaml` of the rig that filmed a person, in metres, z up, floor at 0, and `<out>.json` with how far it holds.
 
     `height` is the person's (m); without it the scale is the network's guess. `lenses` names a camera file whose lenses are known;
-    else focal lengths are found too, less exactly. A `ValueError` says why footage cannot give a rig, and what to film.
+    else focal lengths are found too, less exactly, best where all are the `same_lens`. A `ValueError` says why footage cannot give
+    a rig, and what to film.
     """
     begun = time.monotonic()
     film = filmed(places, out)
     views = film.views
+    config = config or PeopleConfig()
+    if same_lens:
+        config = replace(config, focal_spread=SAME, distortion_spread=SAME)
     known = _fitted(read_cameras(lenses), film) if lenses else None
     world = in_world(film, calibrate_people(views, known, config), height)
     notes = _notes(film, world, height)
@@ -166,7 +177,7 @@ def in_world(film: Filmed, fit: PeopleFit, height: float | None) -> World:
     else:
         own = film.views.skeleton.double().flatten(0, 1)
         pairs = [(names.index(a), names.index(b)) for a, b in SPINE]
-        fit = scaled(fit, pairs, length_of(own, pairs))
+        fit = scaled(fit, pairs, lengths_of(own, pairs))
     feet = [i for i, n in enumerate(names) if n in FEET or n.endswith("ankle")]
     touching = [i for i in feet if "toe" in names[i] or "heel" in names[i]]
     return levelled(fit, touching or feet, [(names.index(a), names.index(b)) for a, b in SPINE])
@@ -219,10 +230,16 @@ def _summary(out: Path, world: World, notes: dict[str, Any], seconds: float) -> 
         say(f"[yellow]{sentence}[/]")
 
 
-def watch_take(places: Sequence[Path], cameras_file: Path) -> Watch:
-    """Whether the cameras stand as their file says, told by the person in a take."""
+def check_with_people(places: Sequence[Path], cameras_file: Path) -> int:
+    """Prints whether the cameras stand as their file says, told by the person in a take; 0, or 3 with an alarm."""
     film = filmed(places, cameras_file)
-    return watch(film.views, _fitted(read_cameras(cameras_file), film))
+    result = watch(film.views, _fitted(read_cameras(cameras_file), film))
+    say(f"calibrate: {len(film.keypoints.cameras)} cameras disagree by {result.disagreement:.1f} px about a person (median)")
+    for sentence in result.alarms:
+        say(f"[bold red]{sentence}[/]")
+    if not result.alarms:
+        say("calibrate: no camera was bumped and none are exchanged")
+    return 3 if result.alarms else 0
 
 
 def refine_from_people(

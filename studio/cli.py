@@ -137,6 +137,43 @@ def cameras(action: Positional[str], source: Positional[Path], target: Positiona
     print(f"{target}: {len(read)} cameras: {', '.join(read.names)}")
 
 
+def calibrate(
+    from_people: Annotated[tuple[Path, ...], arg(metavar="VIDEO...|TAKE", help_behavior_hint="")] = (),
+    out: File = None,
+    height: Annotated[float | None, arg(metavar="METRES", help_behavior_hint="")] = None,
+    lenses: File = None,
+    same_lens: bool = False,
+    refine: File = None,
+    check: File = None,
+) -> int:
+    """Find the cameras from a person walking before them, or check and refine cameras that are known.
+
+    Args:
+        from_people: one video per camera, named after it; a folder of them; or the folder of a take
+        out: the cameras.yaml to write
+        height: the person's height, for the scale; without it the scale is a guess
+        lenses: a camera file whose lenses are known; the result is far more exact with it
+        same_lens: all cameras are of one model at one zoom
+        refine: a camera file to refine: each camera moves a little where the person shows that it must
+        check: a camera file to check: was a camera bumped, are two exchanged
+    """
+    from studio import calibrate as calibration
+
+    if not from_people:
+        raise ValueError("studio calibrate: needs --from-people VIDEO... (or a take's folder)")
+    if missing := [p for p in from_people if not p.exists()]:
+        raise FileNotFoundError(f"{missing[0]}: no such file or folder; give videos, a folder of them, or a take's folder")
+    if check is not None:
+        return calibration.check_with_people(from_people, check)
+    if out is None:
+        raise ValueError("studio calibrate: needs --out FILE, the cameras.yaml to write")
+    if refine is not None:
+        calibration.refine_from_people(from_people, refine, out)
+    else:
+        calibration.calibrate_from_people(from_people, out, height, lenses, same_lens)
+    return 0
+
+
 def train(what: Positional[str], captures: Positional[tuple[Path, ...]], /, network: str = "mediapipe") -> None:
     """`studio train landmarks CAPTURE...`: learn from virtual captures where on the body a network puts its landmarks.
 
@@ -243,7 +280,7 @@ def _stage(name: str, argv: Sequence[str]) -> None:
 
 VERBS: dict[str, Callable[..., Any]] = {
     "run": run, "demo": demo, "doctor": doctor, "new": new, "add-take": add_take, "settings": settings, "cameras": cameras,
-    "virtual": virtual, "train": train, "board": board,
+    "virtual": virtual, "calibrate": calibrate, "train": train, "board": board,
 }  # fmt: skip
 STAGES = {
     "detect": "Find people's keypoints in every image of a take.",

@@ -9,7 +9,7 @@ from people_scene import FEET, MIRROR, SPINE, figure, film
 
 from calibration.people import PeopleConfig, calibrate_people
 from calibration.people_watch import refine_people, watch
-from calibration.people_world import length_of, levelled, scaled
+from calibration.people_world import lengths_of, levelled, scaled
 
 CONFIG = PeopleConfig(frames=40, rounds=3)
 IN_STEP = replace(CONFIG, delay_sigma=0.0)
@@ -62,7 +62,7 @@ def test_the_first_guess_alone_is_far_worse_than_the_result(walk, found):
 def test_the_covariance_tells_the_error(walk, found):
     """Relative to the first camera, which holds the world."""
     R, scale = walk.cameras.R_camera_world[0], None
-    scale = length_of(torch.from_numpy(walk.points), SPINE) / length_of(found.points, SPINE)
+    scale = (lengths_of(torch.from_numpy(walk.points), SPINE) / lengths_of(found.points, SPINE)).mean()
     here = scale * found.cameras.position @ R + walk.cameras.position[0]
     error = (here - walk.cameras.position)[1:].norm(dim=-1)
     sigma = scale * found.covariance[1:, 3:, 3:].diagonal(dim1=1, dim2=2).sum(-1).sqrt()
@@ -117,7 +117,7 @@ def test_a_camera_that_sees_nobody_is_named(walk):
 
 
 def test_a_wrong_height_changes_only_the_scale(walk, found):
-    length = length_of(torch.from_numpy(walk.points), SPINE)
+    length = lengths_of(torch.from_numpy(walk.points), SPINE)
     right, wrong = (scaled(found, SPINE, k * length) for k in (1.0, 1.1))
     assert against(right.cameras, walk.cameras)[2] == pytest.approx(1, abs=0.01)
     assert against(wrong.cameras, walk.cameras)[2] == pytest.approx(1 / 1.1, abs=0.01)
@@ -126,7 +126,7 @@ def test_a_wrong_height_changes_only_the_scale(walk, found):
 
 
 def test_the_floor_is_where_the_feet_are_and_up_is_up(walk, found):
-    world = levelled(scaled(found, SPINE, length_of(torch.from_numpy(walk.points), SPINE)), FEET, SPINE)
+    world = levelled(scaled(found, SPINE, lengths_of(torch.from_numpy(walk.points), SPINE)), FEET, SPINE)
     fit = world.fit
     A, B = fit.points.reshape(-1, 3).numpy(), walk.points[fit.frames].reshape(-1, 3)
     assert np.abs(A[:, 2] - B[:, 2]).mean() < 0.02  # heights above the floor are those of the truth

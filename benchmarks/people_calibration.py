@@ -1,0 +1,146 @@
+"""Rigs found from people beside the truth: `python benchmarks/people_calibration.py [TAKE=TRUTH ...] [--exact CAPTURE ...] [--out FILE]`.
+
+TAKE is a take's folder with `keypoints2d`, TRUTH its camera file; each is solved from video alone, and with known lenses. `--exact` takes
+virtual captures (`studio virtual`) and uses their exact keypoints with 1 px of noise, a network's skeletons being the exact ones leaning by
+7 degrees and off by 3 cm. Errors are after the best similarity between the camera centres; `turn_own` is what is left of the rotations
+after the best common rotation instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from calibration.cameras import Cameras, adapt_to_video, joined
+from calibration.formats import read_cameras
+from calibration.people import PeopleFit, PeopleViews, calibrate_people
+from calibration.people_start import angle, nearest_rotation
+from rigs import makehuman
+from rigs.keypoints import BONES, mirrored
+from studio.calibrate import BODY_LANDMARKS, LANDMARKS, Filmed, filmed, in_world
+from studio.values import Keypoints2D
+
+
+def compared(fit: PeopleFit, true: Cameras) -> dict[str, float | list[float]]:
+    """Errors of a rig: mm, degrees, and the scale that would have been right."""
+    a, b = fit.cameras.position, true.position
+    A, B = a - a.mean(0), b - b.mean(0)
+    R = nearest_rotation(B.mT @ A)
+    scale = float(((A @ R.mT) * B).sum() / A.square().sum())
+    own = nearest_rotation((true.R_camera_world.mT @ fit.cameras.R_camera_world).sum(0))
+    off = 1000 * (scale * A @ R.mT - B).norm(dim=1)
+    turns, turns_own = (torch.rad2deg(angle(fit.cameras.R_camera_world @ r.mT @ true.R_camera_world.mT)) for r in (R, own))
+    return {
+        "centre_mm": [round(v, 1) for v in off.tolist()],
+        "centre_rms_mm": round(float(off.square().mean().sqrt()), 1),
+        "turn_deg": [round(v, 2) for v in turns.tolist()],
+        "turn_rms_deg": round(float(turns.square().mean().sqrt()), 2),
+        "turn_own_rms_deg": round(float(turns_own.square().mean().sqrt()), 2),
+        "focal_error": [round(v, 3) for v in (fit.cameras.focal[:, 0] / true.focal[:, 0] - 1).tolist()],
+        "delay_frames": [round(v, 2) for v in fit.delay.tolist()],
+        "residual_px": round(fit.rms, 2),
+        "true_over_found_scale": round(scale, 4),
+    }
+
+
+def up_error(fit: PeopleFit, true: Cameras) -> float:
+    """Angle between the found and the true up, degrees."""
+    own = nearest_rotation((true.R_camera_world.mT @ fit.cameras.R_camera_world).sum(0))
+    return math.degrees(math.acos(min(1.0, float(own[2, 2]))))
+
+
+def height_of(capture: Path) -> float | None:
+    """The actor's true stature, m, where the folder is of a virtual capture."""
+    from studio.virtual import Truth
+
+    file = capture / "truth.safetensors"
+    if not file.exists():
+        return None
+    rest = makehuman.individual(Truth.load(file).person_seeds[0]).skin.rest[:, 2]
+    return float(rest.max() - rest.min())
+
+
+def solved(film: Filmed, views: PeopleViews, true: Cameras, height: float | None) -> dict[str, dict]:
+    """The rig with unknown and with known lenses."""
+    rows = {}
+    for lenses in (None, true):
+        begun = time.perf_counter()
+        found = calibrate_people(views, lenses)
+        seconds = time.perf_counter() - begun
+        fit = in_world(film, found, height).fit
+        rows["lenses known" if lenses else "video alone"] = compared(fit, true) | {
+            "up_error_deg": round(up_error(fit, true), 2),
+            "scale": "height" if height else "network",
+            "seconds": round(seconds, 1),
+        }
+    return rows
+
+
+def from_take(take: Path, truth: Path) -> dict[str, dict]:
+    """A take with what a network saw."""
+    film = filmed([take], take / "cameras.yaml")
+    cameras = read_cameras(truth)
+    true = joined([adapt_to_video(cameras[c], *(int(v) for v in s)) for c, s in zip(film.keypoints.cameras, film.size.tolist())])
+    return solved(film, film.views, true, height_of(truth.parent))
+
+
+def from_truth(capture: Path, noise: float = 1.0, tilt: float = math.radians(7)) -> dict[str, dict]:
+    """A virtual capture's exact keypoints with noise in place of a network's."""
+    from studio.virtual import Truth
+
+    rng = torch.Generator().manual_seed(0)
+    truth, true = Truth.load(capture / "truth.safetensors"), Cameras.load(capture / "cameras.yaml")
+    names = tuple(n for n in LANDMARKS if n in truth.keypoint_names)
+    points = truth.keypoints[:, 0, [truth.keypoint_names.index(n) for n in names]].double()
+    pixels = true.project(points)
+    pixels = torch.where(true.inside(pixels)[..., None], pixels + noise * torch.randn(pixels.shape, generator=rng), torch.nan)
+    own = true.to_camera(points)
+    own = own - own.nanmean(2, keepdim=True)
+    for c in range(len(true)):
+        axis = torch.nn.functional.normalize(torch.randn(3, generator=rng, dtype=torch.float64), dim=0)
+        skew = torch.linalg.cross(torch.eye(3, dtype=torch.float64), axis.expand(3, 3))
+        own[c] = own[c] @ torch.linalg.matrix_exp(tilt * skew) + 0.03 * torch.randn(own[c].shape, generator=rng)
+    own[:, :, [i for i, n in enumerate(names) if n not in BODY_LANDMARKS]] = torch.nan
+    bones = tuple((names.index(a), names.index(b)) for a, b in BONES if a in names and b in names)
+    sigma = torch.full(pixels.shape[:-1], noise, dtype=torch.float64)
+    views = PeopleViews(true.names, true.size, truth.fps, pixels, sigma, own, mirrored(names), bones)
+    keypoints = Keypoints2D(
+        true.names, names, "exact", truth.fps, 0, pixels[:, :, None], sigma[:, :, None], sigma[:, :, None], own[:, :, None]
+    )
+    videos = {c: capture / "videos" / f"{c}.mp4" for c in true.names}
+    return solved(Filmed(capture, videos, keypoints, ()), views, true, height_of(capture))
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("takes", nargs="*", help="TAKE=TRUTH")
+    parser.add_argument("--exact", nargs="*", type=Path, default=[], help="virtual captures")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    options = parser.parse_args()
+    jobs = {t: lambda t=t: from_take(*map(Path, t.split("=", 1))) for t in options.takes}
+    jobs |= {f"{c} (exact)": lambda c=c: from_truth(c) for c in options.exact}
+    rows = {}
+    for name, job in jobs.items():
+        for how, row in job().items():
+            rows[f"{name}: {how}"] = row
+            print(f"{name}: {how}: {json.dumps(row)}", flush=True)
+    for how in ("video alone", "lenses known"):
+        chosen = [r for n, r in rows.items() if n.endswith(how)]
+        if chosen:
+            centre, turn = (np.median([r[k] for r in chosen]) for k in ("centre_rms_mm", "turn_rms_deg"))
+            print(f"{how}: median over {len(chosen)} takes: centres {centre:.0f} mm, turns {turn:.2f} degrees")
+    if options.out:
+        temporary = options.out.with_name(options.out.name + ".partial")
+        temporary.write_text(json.dumps(rows, indent=1))
+        temporary.replace(options.out)
+
+
+if __name__ == "__main__":
+    main()
