@@ -51,7 +51,9 @@ class RigFit:
     verdict: Int[Tensor, "C B"]
     """What became of each view, as index into `VERDICTS`."""
     noise: Float[Tensor, "C"]
-    """By how much each camera's corners scatter more than their sigma says."""
+    """By how much each camera's corners scatter more about a rigid board than their sigma says."""
+    excess: float
+    """What corners miss beyond that because cameras and board do not fit together exactly (lens, timing, board), px along one axis."""
     correlation: float
     """By how much the covariances were widened because corners of one instant err together (1 where they do not)."""
     lenses: LensMode
@@ -179,6 +181,7 @@ def _judged(
         residual=_residual(rig, lens, model.fish[model.group], solved),
         verdict=rig.verdict,
         noise=rig.noise,
+        excess=rig.excess,
         correlation=correlation,
         lenses=taken,
         anchor=names[anchor],

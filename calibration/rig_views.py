@@ -25,8 +25,8 @@ UNSEEN, USED, ALONE, FEW, BLURRED, MISSHAPEN, BEHIND, DISAGREES = range(8)
 CORNERS = 6
 STRAY, OFF, BLUR = 6.0, 4.0, 4.0
 """Standard deviations beyond which a corner is left out; times its camera's usual residual, and usual sigma, beyond which a view is."""
-PROBES, ROUNDS = 30, 8
-"""Views of a camera that tell its noise at first; rounds of adjusting and rejecting at most."""
+PROBES, ROUNDS, SAMPLE = 60, 8, 20_000
+"""Views of a camera that tell its noise at first; rounds of adjusting and rejecting at most; corners that tell the excess."""
 
 
 def scatter(square: Float[Tensor, "n"]) -> float:
@@ -163,6 +163,8 @@ class Rig:
     boards: Pose
     verdict: Int[Tensor, "C B"]
     noise: Float[Tensor, "C"]
+    excess: float
+    """What corners miss beyond that because cameras and board do not fit together exactly (lens, timing, board), px along one axis."""
     stray: Bool[Tensor, "V N"]
     adjusted: Adjusted | None = None
 
@@ -173,7 +175,7 @@ class Rig:
 
     def sightings(self) -> Sightings:
         """Those views, stray corners left out, with sigmas as they turned out to be."""
-        views = replace(self.views, weight=torch.where(self.stray, 0, self.views.weight)).quieter(self.noise)
+        views = replace(self.views, weight=torch.where(self.stray, 0, self._weight(self.excess)))
         return views[self.used[views.camera, views.board]]
 
     def shared(self) -> tuple[nx.Graph, list[Pair]]:
@@ -195,12 +197,12 @@ class Rig:
         return rig
 
     def _reviewed(self, lens: Float[Tensor, "C 12"], fish: Bool[Tensor, "C"]) -> tuple[Rig, bool]:
-        """Noise, stray corners and verdicts from the residuals; and whether views changed, or noise by more than 3 %."""
+        """Excess, stray corners and verdicts from the residuals; and whether views changed, or the excess by more than 5 %."""
         c, b = self.views.camera, self.views.board
         R, t = composed(self.cameras, self.boards, self.views)
         error = residuals(self.views, R, t, lens[c], fish[c])
-        noise = self._noise(error)
-        weight = self.views.weight / noise[c, None]
+        excess = self._excess(error)
+        weight = self._weight(excess)
         stray = ((error * weight[..., None]).square().sum(-1) > STRAY**2).nan_to_num(0)
         off = torch.full(self.verdict.shape, torch.inf, dtype=torch.float64)
         off[c, b] = misfit(error, weight)
@@ -212,18 +214,36 @@ class Rig:
         back = (verdict == DISAGREES) & (off < OFF / 2) & (count >= 2) & ~bad.any(0)
         verdict[bad], verdict[back] = DISAGREES, USED
         verdict[(verdict == USED) & ((verdict == USED).sum(0) < 2)] = DISAGREES
-        changed = bool((verdict != self.verdict).any()) or bool(((noise / self.noise).log().abs() > 0.03).any())
-        return replace(self, verdict=verdict, noise=noise, stray=stray), changed or bool((stray != self.stray)[used[c, b]].sum() > 0)
+        changed = bool((verdict != self.verdict).any()) or abs(excess - self.excess) > 0.05 * excess
+        return replace(self, verdict=verdict, excess=excess, stray=stray), changed or bool((stray != self.stray)[used[c, b]].sum() > 0)
 
-    def _noise(self, error: Float[Tensor, "V N 2"]) -> Float[Tensor, "C"]:
-        """By how much each camera's corners miss more than their sigma says, in used views."""
+    def _weight(self, excess: float) -> Float[Tensor, "V N"]:
+        """1 / the standard deviation of each corner, 1/px, with what cameras and board do not explain; zero where not seen."""
+        w = self.views.weight
+        return w / (self.noise[self.views.camera, None].square() + (excess * w).square()).sqrt()
+
+    def _excess(self, error: Float[Tensor, "V N 2"]) -> float:
+        """The excess, px, with which the used views scatter as much as expected; zero where they do without."""
         used = self.used[self.views.camera, self.views.board]
-        square = (error * self.views.weight[..., None]).square().sum(-1)
+        square = error.square().sum(-1)
+        seen = used[:, None] & square.isfinite()
         unknowns = 6 * int(self.used.any(0).sum()) + 6 * len(self.used)
-        numbers = 2 * int(square[used].isfinite().sum())
+        numbers = 2 * int(seen.sum())
         share = numbers / max(numbers - unknowns, numbers / 4)
-        found = [square[used & (self.views.camera == c)] for c in range(len(self.used))]
-        return torch.tensor([scatter(own[own.isfinite()] * share) for own in found], dtype=torch.float64)
+        chosen = seen.flatten().nonzero()[:, 0]
+        chosen = chosen[:: max(len(chosen) // SAMPLE, 1)]
+        square = square.flatten()[chosen] * share
+
+        def spread(excess: float) -> float:
+            return scatter(square * self._weight(excess).flatten()[chosen].square())
+
+        low, high = 0.0, float(square.mean().sqrt()) * 3
+        if spread(low) < 1 + 2 / len(chosen) ** 0.5:
+            return 0.0
+        for _ in range(14):
+            middle = (low + high) / 2
+            low, high = (middle, high) if spread(middle) > 1 else (low, middle)
+        return high
 
 
 def begun(start: Start, R: Float[Tensor, "C 3 3"], t: Float[Tensor, "C 3"]) -> Rig:
@@ -244,4 +264,4 @@ def begun(start: Start, R: Float[Tensor, "C 3 3"], t: Float[Tensor, "C 3"]) -> R
     verdict[seen & ~agrees] = DISAGREES
     verdict[seen & (seen.sum(0) == 1)] = ALONE
     stray = torch.zeros(start.views.weight.shape, dtype=torch.bool)
-    return Rig(start, replace(start.views, points=points), (R, t), boards, verdict, start.noise, stray)
+    return Rig(start, replace(start.views, points=points), (R, t), boards, verdict, start.noise, 0.0, stray)
