@@ -14,6 +14,7 @@ from torch import Tensor
 from calibration.cameras import Cameras
 from rigs import keypoints as sets
 from rigs.body import Body, Posed, Skin
+from rigs.landmarks import landmark_skin
 from studio.clock import OneCamera, seen, sync_of
 from studio.stored import OnDisk
 from studio.values import Keypoints2D, Motion, Tracks3D
@@ -170,17 +171,23 @@ class Material:
         return self.on_time_line(tracks.points[:, tracks.actors.index(actor)].float(), tracks.first_frame, 0, torch.nan, frames)
 
     def fitted(self, actor: str, frames: slice = slice(None)) -> Float[Tensor, "T K 3"]:
-        """The same keypoints on the fitted body, m; NaN for those the body has no place for, or without a motion."""
+        """Where the fitted body carries the same landmarks, m; NaN for those the body has no place for, or without a motion."""
         fit = torch.full((len(range(*frames.indices(self.count))), len(self.names), 3), torch.nan)
         motion = self.motions.get(actor)
         known = [k for k, n in enumerate(self.names) if self.body and n in self.body.keypoint_names]
         if motion is None or self.body is None or not known:
             return fit
-        skin = self.body.keypoint_skin([self.names[k] for k in known])
+        skin = self.landmarks([self.names[k] for k in known])
         part = motion.cut(self._local(frames, motion.first_frame, len(motion.translation)))
         points = torch.cat([torch.zeros(0, len(known), 3), *(posed.points(skin) for posed in self.poses(part))])
         fit[:, known] = self.on_time_line(points, part.first_frame, 0, torch.nan, frames)
         return fit
+
+    def landmarks(self, names: list[str]) -> Skin:
+        """Where on the body the take's network puts these landmarks."""
+        assert self.body is not None
+        network = next((d.facts.network for d in self.detections.values()), "exact")
+        return landmark_skin(self.body, names, network)[0]
 
     def poses(self, motion: Motion) -> Iterator[Posed]:
         """The fitted body in a stretch of an actor's motion, `CHUNK` frames at a time."""

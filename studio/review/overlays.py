@@ -86,7 +86,7 @@ def _keypoints(material: Material, actor: str, frame: int) -> Float[Tensor, "K 3
     """Fitted keypoints, or triangulated ones where there is no fit."""
     if material.body is not None and actor in material.motions:
         known = [k for k, n in enumerate(material.names) if n in material.body.keypoint_names]
-        skin = material.body.keypoint_skin([material.names[k] for k in known])
+        skin = material.landmarks([material.names[k] for k in known])
         found = material.mesh(actor, frame, skin)
         if found is not None:
             places = torch.full((len(material.names), 3), torch.nan)
