@@ -13,6 +13,8 @@ from calibration.board import Board, corner_points, marker_numbers, opencv_dicti
 
 FLOOR = 0.05
 """What no corner is better than, px: the edges of prints and lenses are not ideal."""
+TOLERANCE = 0.35
+"""How far, in squares, a corner may lie from where a flat board in a pinhole camera would show it: leaves room for lens distortion."""
 
 
 def face_corners(gray: UInt8[np.ndarray, "H W"], board: Board) -> tuple[Float[np.ndarray, "N 2"], Float[np.ndarray, "N"]] | None:
@@ -37,14 +39,25 @@ def face_corners(gray: UInt8[np.ndarray, "H W"], board: Board) -> tuple[Float[np
 def _agreeing(
     plane: Float[np.ndarray, "N 2"], rough: Float[np.ndarray, "N 2"], known: Bool[np.ndarray, "N"], board: Board
 ) -> Float[np.ndarray, "3 3"]:
-    """The plane's homography; forgets in place what no flat board shows. The tolerance leaves room for lens distortion."""
-    H, _ = cv2.findHomography(plane[known], rough[known], cv2.LMEDS)
+    """The plane's homography; forgets in place what no flat board shows."""
+    H, _ = cv2.findHomography(plane[known], rough[known])
+    if H is not None and (_off(H, plane, rough, board)[known] < 1).all():
+        return H
+    spread = [np.linalg.det(np.cov(a[known].T)) for a in (rough, plane)]
+    scale = (max(spread[0], 0) / spread[1]) ** 0.25  # px a metre
+    H, _ = cv2.findHomography(plane[known], rough[known], cv2.RANSAC, TOLERANCE * board.pitch * scale)
     if H is None:
         known[:] = False
         return np.eye(3)
-    off = np.linalg.norm(_mapped(H, plane) - rough, axis=1)
-    known &= off < 0.35 * board.pitch * _stretch(H, plane)
+    known &= _off(H, plane, rough, board) < 1
     return H
+
+
+def _off(
+    H: Float[np.ndarray, "3 3"], plane: Float[np.ndarray, "N 2"], rough: Float[np.ndarray, "N 2"], board: Board
+) -> Float[np.ndarray, "N"]:
+    """How far corners lie from where the homography puts them, in units of what is tolerated."""
+    return np.linalg.norm(_mapped(H, plane) - rough, axis=1) / (TOLERANCE * board.pitch * _stretch(H, plane) + 1e-9)
 
 
 def _mapped(H: Float[np.ndarray, "3 3"], plane: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 2"]:

@@ -70,13 +70,23 @@ def _marker_fault(grays: Sequence[UInt8[np.ndarray, "H W"]], board: Board) -> st
 
 
 def _other_dictionary(grays: Sequence[UInt8[np.ndarray, "H W"]], board: Board) -> str | None:
-    seen = {name: _count(grays, name) for name in dictionaries() if name != board.dictionary}
-    # Of dictionaries that contain one another the smallest that explains all; few-bit ones see markers in texture.
-    most = max(seen.values(), default=0)
-    if most < 3:
+    families: dict[str, list[str]] = {}
+    for name in sorted(dictionaries(), key=_entries):  # DICT_4X4_50 is the beginning of DICT_4X4_100
+        families.setdefault(name.rpartition("_")[0], []).append(name)
+    seen = {members[-1]: _numbers(grays, members[-1]) for members in families.values()}
+    largest = max(seen, key=lambda name: len(seen[name]))
+    if len(seen[largest]) < 3:  # few-bit markers are seen in any texture
         return None
-    name = min((n for n in seen if seen[n] >= 0.9 * most), key=_entries)
-    return f"0 markers of {board.dictionary}, but {seen[name]} of {name} are seen: write 'dictionary: {name}' in the board's description"
+    name = next(n for n in families[largest.rpartition("_")[0]] if _entries(n) > max(seen[largest]))
+    if _entries(name) <= _entries(board.dictionary) and name.rpartition("_")[0] == board.dictionary.rpartition("_")[0]:
+        return (
+            f"the board's markers are not numbered from {board.first} on; {sorted(seen[largest])[:4]} are seen among others: write 'first' "
+            "in its description"
+        )
+    return (
+        f"0 markers of {board.dictionary}, but {len(seen[largest])} of {name} are seen: write 'dictionary: {name}' in the board's "
+        "description"
+    )
 
 
 def _other_layout(grays: Sequence[UInt8[np.ndarray, "H W"]], board: Board) -> str | None:
@@ -110,14 +120,15 @@ def _corners(gray: UInt8[np.ndarray, "H W"], board: Board) -> int:
     return 0 if found is None else int(np.isfinite(found[0]).all(1).sum())
 
 
-def _count(grays: Sequence[UInt8[np.ndarray, "H W"]], dictionary: str, numbers: Sequence[int] | None = None) -> int:
-    """The most different markers of a dictionary in one image."""
-    most = 0
-    for gray in grays:
-        found = marker_detector(dictionary).detectMarkers(gray)[1]
-        seen = set() if found is None else {int(n) for n in np.ravel(found)}
-        most = max(most, len(seen & set(numbers)) if numbers is not None else len(seen))
-    return most
+def _count(grays: Sequence[UInt8[np.ndarray, "H W"]], dictionary: str, numbers: Sequence[int]) -> int:
+    """The most of these markers in one image."""
+    return max((len(_numbers([gray], dictionary) & set(numbers)) for gray in grays), default=0)
+
+
+def _numbers(grays: Sequence[UInt8[np.ndarray, "H W"]], dictionary: str) -> set[int]:
+    """Numbers of the markers in the image that shows most of them."""
+    found = (marker_detector(dictionary).detectMarkers(gray)[1] for gray in grays)
+    return max(({int(n) for n in np.ravel(f)} for f in found if f is not None), key=len, default=set())
 
 
 def _entries(dictionary: str) -> int:

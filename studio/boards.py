@@ -26,7 +26,7 @@ from studio.video import BrokenVideo, frames, probe
 
 STRETCH = 150
 """Frames that one worker looks at before it takes the next stretch."""
-SAMPLES = 5
+SAMPLES = 3
 """Images that are looked at to say why a board was not found."""
 
 

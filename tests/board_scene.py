@@ -39,14 +39,15 @@ def projected(points: np.ndarray, R: np.ndarray, t: np.ndarray) -> np.ndarray:
     return FOCAL * p[:, :2] / p[:, 2:] + (np.array(SIZE) - 1) / 2
 
 
-def photograph(board: Board, R: np.ndarray, t: np.ndarray, depth=0.0, blur=0.0, noise=2.0, seed=0, samples=4) -> np.ndarray:
+def photograph(board: Board, R: np.ndarray, t: np.ndarray, depth=0.0, blur=0.0, noise=2.0, seed=0, samples=3) -> np.ndarray:
     """Gray image of the print at `depth` behind the board's front, seen as though the board were of glass."""
     print_, origin = texture(board)
     print_ = 255 - print_ if board.inverted else print_
     steps = (np.arange(SIZE[0] * samples) + 0.5) / samples - 0.5, (np.arange(SIZE[1] * samples) + 0.5) / samples - 0.5
-    x, y = np.meshgrid(*steps)
-    H = np.linalg.inv(np.stack([R[:, 0], R[:, 1], t + R[:, 2] * depth], 1))
-    on = np.einsum("ij,jhw->ihw", H, np.stack([(x - (SIZE[0] - 1) / 2) / FOCAL, (y - (SIZE[1] - 1) / 2) / FOCAL, np.ones_like(x)]))
+    x, y = np.meshgrid(*(s.astype(np.float32) for s in steps))
+    H = np.linalg.inv(np.stack([R[:, 0], R[:, 1], t + R[:, 2] * depth], 1)).astype(np.float32)
+    rays = np.stack([(x - (SIZE[0] - 1) / 2) / FOCAL, (y - (SIZE[1] - 1) / 2) / FOCAL, np.ones_like(x)])
+    on = (H @ rays.reshape(3, -1)).reshape(rays.shape)
     at = (on[:2] / on[2] + origin[:, None, None]) / board.square * TEXELS - 0.5
     margin = 0 if board.inverted else 255
     framed = cv2.copyMakeBorder(print_, 24, 24, 24, 24, cv2.BORDER_CONSTANT, value=margin)
