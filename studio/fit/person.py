@@ -128,6 +128,22 @@ class Fitter:
         self.faces = faces
         self.feet = [named.index(n) for n in contact.POINTS if n in named]
 
+    def doubt(self) -> Float[Tensor, "J"]:
+        """What no number of frames averages out: how far the landmarks that place each joint scatter on the body, m.
+
+        A joint without landmarks of its own has its parent's; the root the mean of its children's.
+        """
+        carrier = self.model.skin.weights.argmax(1)
+        own = [self.scatter[carrier == j] for j in range(len(self.body.skeleton))]
+        found = [float(x.mean()) if len(x) else None for x in own]
+        known = [x for x in found if x is not None]
+        if found[0] is None:
+            found[0] = sum(known) / len(known) if known else 0.0
+        for j, parent in enumerate(self.body.skeleton.parents):
+            if found[j] is None:
+                found[j] = found[parent]
+        return torch.tensor(found, device=self.device)
+
     def smoothness(self) -> Smoothness:
         """Accelerations of this take."""
 
@@ -217,11 +233,13 @@ class Fitter:
             feet = self.model.place(state, shape).points[:, self.feet]
             contacts = contact.probability(feet, self.fps)
             on = contact.planted(contacts, self.fps)
+            contacts = torch.where(on, contacts.clamp_min(0.51), contacts.clamp_max(0.49))  # above a half is what was held
             held = torch.full((len(state), len(self.names), 3), torch.nan, device=self.device)
             held[:, self.feet] = contact.anchors(feet, on)
             problem = self.problem(shape, views, self.config.kernel, held)
             state, blocks = smooth(problem, state, smoothness, 5)
-        return state, spread(problem, state, blocks), contacts
+        sigma = (spread(problem, state, blocks) ** 2 + self.doubt() ** 2).sqrt()
+        return state, sigma, contacts
 
 
 def windows(frames: int, size: int, halo: int) -> Iterator[tuple[slice, slice]]:
