@@ -16,7 +16,8 @@ from small_footage import film, rig
 from calibration.triangulate import triangulate
 from rigs.keypoints import COCO_WHOLEBODY
 from studio import video
-from studio.clock import CameraClock, Sync, footage, on_master_clock, own_times, sync_of, video_frame
+from studio.clock import CameraClock, Sync, _camera, footage, on_master_clock, own_times, sync_of, video_frame
+from studio.detect.openpose import read_keypoints
 from studio.interpolation import Track2D, between
 from studio.sync import SyncConfig, by_flash, by_motion, by_sound, by_speed, read_table, sync
 from studio.sync.flash import events
@@ -98,6 +99,20 @@ def test_speeds_in_the_images_tell_offsets_to_a_frame_without_a_calibration():
     true = torch.tensor([0.0, 0.21, -0.5, 0.9], dtype=torch.float64)
     found = by_speed(paths_of(shot(cameras, true.tolist(), seconds=12.0)))
     assert float((found.offset - true).abs().max()) * 60 < 1.0
+
+
+def test_a_cut_put_into_real_footage_is_found():
+    folder = DATA / "pose2sim_single"
+    if not folder.is_dir():
+        pytest.skip("the real footage is not here (STUDIO_DATA)")
+    names = tuple(f"cam0{i}" for i in range(1, 5))
+    take = Take.of([folder / "videos"], folder / "calibration/Calib.qca.txt", Path("nowhere"))
+    sizes = {c: (i.width, i.height) for c, i in take.probes.items()}
+    seen = read_keypoints(folder / "reference/openpose_json", list(names), 60.0, 0, 100, sizes)
+    whole = [_camera(seen, c) for c in range(4)]
+    cut = [k if k.cameras != ("cam02",) else replace(k.cut(slice(7, None)), first_frame=0) for k in whole]  # its first 7 frames are gone
+    before, after = (by_motion(take.cameras(), paths_of(k)).estimate.shift() * 60 for k in (whole, cut))
+    assert torch.allclose(after - before, torch.tensor([0.0, 7.0, 0.0, 0.0], dtype=torch.float64), atol=0.3)
 
 
 # Sound

@@ -48,7 +48,7 @@ class SyncConfig:
     """Most frames looked at, in stretches over the take."""
     gain: float = 0.05
     """`auto` follows clocks that lower the held-out cost by at least this part of it."""
-    sure: float = 0.3
+    sure: float = 1.0
     """... whose standard deviation is at most this, frames."""
     stir: float = 4.0
     """... found from people whose mean squared speed is this many times what noise alone would give."""
