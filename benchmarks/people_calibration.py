@@ -19,11 +19,11 @@ import torch
 
 from calibration.cameras import Cameras, adapt_to_video, joined
 from calibration.formats import read_cameras
-from calibration.people import PeopleFit, PeopleViews, calibrate_people
+from calibration.people import PeopleConfig, PeopleFit, PeopleViews, calibrate_people
 from calibration.people_start import angle, nearest_rotation
 from rigs import makehuman
 from rigs.keypoints import BONES, mirrored
-from studio.calibrate import BODY_LANDMARKS, LANDMARKS, Filmed, filmed, in_world
+from studio.calibrate import BODY_LANDMARKS, LANDMARKS, SAME, Filmed, filmed, in_world
 from studio.values import Keypoints2D
 
 
@@ -67,14 +67,18 @@ def height_of(capture: Path) -> float | None:
 
 
 def solved(film: Filmed, views: PeopleViews, true: Cameras, height: float | None) -> dict[str, dict]:
-    """The rig with unknown and with known lenses."""
+    """The rig with unknown lenses, where they truly are of one model also with that known, and with known lenses."""
+    ways: dict[str, tuple[Cameras | None, PeopleConfig]] = {"video alone": (None, PeopleConfig())}
+    if float(true.focal.std() / true.focal.mean()) < 0.01:
+        ways["video alone, same lens"] = None, PeopleConfig(focal_spread=SAME, distortion_spread=SAME)
+    ways["lenses known"] = true, PeopleConfig()
     rows = {}
-    for lenses in (None, true):
+    for name, (lenses, config) in ways.items():
         begun = time.perf_counter()
-        found = calibrate_people(views, lenses)
+        found = calibrate_people(views, lenses, config)
         seconds = time.perf_counter() - begun
         fit = in_world(film, found, height).fit
-        rows["lenses known" if lenses else "video alone"] = compared(fit, true) | {
+        rows[name] = compared(fit, true) | {
             "up_error_deg": round(up_error(fit, true), 2),
             "scale": "height" if height else "network",
             "seconds": round(seconds, 1),
@@ -131,11 +135,16 @@ def main() -> None:
         for how, row in job().items():
             rows[f"{name}: {how}"] = row
             print(f"{name}: {how}: {json.dumps(row)}", flush=True)
-    for how in ("video alone", "lenses known"):
-        chosen = [r for n, r in rows.items() if n.endswith(how)]
-        if chosen:
-            centre, turn = (np.median([r[k] for r in chosen]) for k in ("centre_rms_mm", "turn_rms_deg"))
-            print(f"{how}: median over {len(chosen)} takes: centres {centre:.0f} mm, turns {turn:.2f} degrees")
+    for exact in (False, True):
+        for how in ("video alone", "lenses known"):
+            chosen = [r for n, r in rows.items() if n.endswith(": " + how) and ("(exact)" in n) == exact]
+            if chosen:
+                centre, turn, scale = (
+                    np.median([abs(r[k] - one) for r in chosen])
+                    for k, one in (("centre_rms_mm", 0), ("turn_rms_deg", 0), ("true_over_found_scale", 1))
+                )
+                told = "exact keypoints with noise" if exact else "a network's keypoints"
+                print(f"{told}, {how}: median of {len(chosen)} takes: {centre:.0f} mm, {turn:.2f} degrees, scale {100 * scale:.1f} %")
     if options.out:
         temporary = options.out.with_name(options.out.name + ".partial")
         temporary.write_text(json.dumps(rows, indent=1))

@@ -9,7 +9,6 @@ and which way is up from which points are above which (`calibration.people_world
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,52 +18,17 @@ from torch import Tensor
 from calibration.cameras import Cameras
 from calibration.people_bundle import LENS, OWN, Prior, Sightings, Solution, State, adjust
 from calibration.people_start import Start, centred, mirror_image, placed, start
-from calibration.triangulate import triangulate
-
-
-@dataclass(frozen=True)
-class PeopleViews:
-    """One person in all cameras, the same frames of each."""
-
-    cameras: tuple[str, ...]
-    size: Float[Tensor, "C 2"]
-    """Width and height of the images, px."""
-    fps: float
-    pixels: Float[Tensor, "C T K 2"]
-    """px; NaN where not seen."""
-    sigma: Float[Tensor, "C T K"]
-    """px."""
-    skeleton: Float[Tensor, "C T K 3"]
-    """A network's own 3D guess in each view, m, camera axes, origin anywhere; NaN where it has none."""
-    mirror: tuple[int, ...]
-    """For each point the index of its left-right counterpart; its own where it has none."""
-    bones: tuple[tuple[int, int], ...]
-    """Pairs of points whose distance is nearly constant."""
-
-    def __post_init__(self) -> None:
-        C, T, K = self.sigma.shape
-        wanted = {"pixels": (C, T, K, 2), "skeleton": (C, T, K, 3), "size": (C, 2)}
-        for name, shape in wanted.items():
-            if tuple(getattr(self, name).shape) != shape:
-                raise ValueError(f"people: {name} has shape {tuple(getattr(self, name).shape)}; sigma asks for {shape}")
-        if C < 2 or len(self.cameras) != C:
-            raise ValueError(f"people: {len(self.cameras)} camera names for {C} views; a rig needs at least two views, each named")
-
-    @property
-    def seen(self) -> Bool[Tensor, "C T K"]:
-        """Where there is a point."""
-        return torch.isfinite(self.pixels).all(-1) & torch.isfinite(self.sigma) & (self.sigma > 0)
-
-    def relabelled(self, exchanged: Bool[Tensor, "C T"]) -> PeopleViews:
-        """The views with left and right put back where a network had them exchanged."""
-        swap = list(self.mirror)
-        e = exchanged[..., None]
-        return replace(
-            self,
-            pixels=torch.where(e[..., None], self.pixels[:, :, swap], self.pixels),
-            sigma=torch.where(e, self.sigma[:, :, swap], self.sigma),
-            skeleton=torch.where(e[..., None], self.skeleton[:, :, swap], self.skeleton),
-        )
+from calibration.people_views import (
+    PeopleViews,
+    bone_lengths,
+    camera_values,
+    good_frames,
+    kept_bones,
+    retriangulated,
+    sided,
+    sightings,
+    without_lens,
+)
 
 
 @dataclass(frozen=True)
@@ -140,11 +104,11 @@ def calibrate_people(views: PeopleViews, lenses: Cameras | None = None, config: 
     A `ValueError` says which camera shares nothing with the others, shows a mirror image, or that no rig explains what they saw.
     """
     config = config or PeopleConfig()
-    plain = views if lenses is None else _without_lens(views, lenses)
+    plain = views if lenses is None else without_lens(views, lenses)
     first = _started(plain)
     plain = plain.relabelled(first.exchanged)
     prior = _prior(plain, lenses, config)
-    few = _frames(plain, 40)
+    few = good_frames(plain, 40)
     tried = [_from_start(plain, first, few, prior, factor, config) for factor in ((1.0,) if lenses is not None else (0.75, 1.0, 1.4))]
     best = min(tried, key=lambda s: s.cost)
     return _finished(plain, lenses, first, best.state, prior, config)
@@ -152,7 +116,7 @@ def calibrate_people(views: PeopleViews, lenses: Cameras | None = None, config: 
 
 def refined(views: PeopleViews, cameras: Cameras, covariance: Float[Tensor, "C 6 6"], config: PeopleConfig) -> PeopleFit:
     """A known rig after an adjustment in which each camera is held by its covariance (turn in its own axes, rad; position, m)."""
-    plain = _without_lens(views, cameras)
+    plain = without_lens(views, cameras)
     prior = _prior(plain, cameras, config)
     information = prior.information.clone()
     information[:, :6, :, :6] = 0
@@ -161,13 +125,6 @@ def refined(views: PeopleViews, cameras: Cameras, covariance: Float[Tensor, "C 6
     none = torch.zeros(0, dtype=torch.float64)
     state = replace(prior.state, R=cameras.R_camera_world, position=cameras.position, points=none, length=none)
     return _finished(plain, cameras, None, state, Prior(state, information), config)
-
-
-def _without_lens(views: PeopleViews, lenses: Cameras) -> PeopleViews:
-    """The views as pinhole cameras of the same focal length and centre would have seen them."""
-    flat = lenses.undistort(views.pixels.to(torch.float64))
-    focal = lenses.focal.mean(1)[:, None, None, None]
-    return replace(views, pixels=flat * focal + lenses.centre[:, None, None])
 
 
 def _started(views: PeopleViews) -> Start:
@@ -180,16 +137,6 @@ def _started(views: PeopleViews) -> Start:
             f"{100 * ratio:.0f} % of the misfit; switch mirroring off and record again"
         )
     return first
-
-
-def _frames(views: PeopleViews, most: int) -> Int[Tensor, "t"]:
-    """Frames in which at least two cameras see the person, spread evenly."""
-    good = ((views.seen.sum(-1) >= 5).sum(0) >= 2).nonzero()[:, 0]
-    if len(good) < 5:
-        raise ValueError(
-            f"people: only {len(good)} frames show the person to two cameras; record at least a few seconds with the person in view of all"
-        )
-    return good[torch.linspace(0, len(good) - 1, min(most, len(good)), dtype=torch.float64).round().long()]
 
 
 def _prior(views: PeopleViews, lenses: Cameras | None, config: PeopleConfig) -> Prior:
@@ -217,49 +164,6 @@ def _prior(views: PeopleViews, lenses: Cameras | None, config: PeopleConfig) -> 
     return Prior(state, information)
 
 
-def sightings(
-    views: PeopleViews,
-    frames: Int[Tensor, "t"],
-    delay: Float[Tensor, "C"],
-    share: Float[Tensor, "C K"],
-    bones: Bool[Tensor, "B"],
-    sigma: Float[Tensor, "B"],
-) -> Sightings:
-    """What the cameras saw at these frames as a linear function of their delays, taken about `delay` rounded to whole frames.
-
-    The velocity is the slope of a line through five frames. `share` multiplies each point's sigma.
-    """
-    C, T, _ = views.sigma.shape
-    at = frames[None] + delay.round().long()[:, None]
-    inside = (at >= 0) & (at < T)
-    at = at.clamp(0, T - 1)
-    rows = torch.arange(C)[:, None]
-    pixels = views.pixels.double()
-    velocity = slope(pixels)[rows, at]
-    there = views.seen[rows, at] & inside[..., None] & torch.isfinite(velocity).all(-1)
-    velocity = torch.where(there[..., None], velocity, 0.0)
-    seen = torch.where(there[..., None], pixels[rows, at] - delay.round()[:, None, None, None] * velocity, 0.0)
-    scaled = torch.where(there, views.sigma.double()[rows, at].clamp_min(0.5) * share[:, None], torch.inf)
-    scaled = torch.where((torch.isfinite(scaled).sum(0) >= 2), scaled, torch.inf)
-    return Sightings(seen, velocity, scaled, torch.tensor(views.bones, dtype=torch.long).view(-1, 2)[bones], sigma)
-
-
-def slope(track: Float[Tensor, "C T K 2"], reach: int = 2) -> Float[Tensor, "C T K 2"]:
-    """Change of a track per frame: of the line through the frames within `reach` that have it; NaN where fewer than two do."""
-    T = track.shape[1]
-    sums = [torch.zeros_like(track) for _ in range(5)]
-    for step in range(-reach, reach + 1):
-        source = slice(max(0, step), T + min(0, step))
-        target = slice(max(0, -step), T + min(0, -step))
-        there = torch.isfinite(track[:, source])
-        value = track[:, source].nan_to_num()
-        for total, part in zip(sums, (there, there * step, there * step**2, value, value * step)):
-            total[:, target] += part
-    n, x, xx, y, xy = sums
-    spread = n * xx - x * x
-    return torch.where(spread > 0, (n * xy - x * y) / spread.clamp_min(1e-9), torch.nan)
-
-
 def _from_start(views: PeopleViews, first: Start, frames: Int[Tensor, "t"], prior: Prior, factor: float, config: PeopleConfig) -> Solution:
     """A first adjustment, of the points that the skeletons have, from focal lengths `factor` times the prior's."""
     R = first.R
@@ -274,8 +178,8 @@ def _from_start(views: PeopleViews, first: Start, frames: Int[Tensor, "t"], prio
     position, points = placed(R, common, plane, weight)
     points = torch.where(torch.isfinite(points), points, points.nanmean((0, 1)))
     C, K = len(R), points.shape[1]
-    bones = _kept_bones(views, has.float().mean(0) > 0.5)
-    state = State(R, position, lens, torch.zeros(C, dtype=torch.float64), points, _lengths(points, views, bones))
+    bones = kept_bones(views, has.float().mean(0) > 0.5)
+    state = State(R, position, lens, torch.zeros(C, dtype=torch.float64), points, bone_lengths(points, views, bones))
     share = torch.full((C, K), 2.0, dtype=torch.float64)
     seen = sightings(views, frames, state.delay, share, bones, 3 * config.bone_sigma / state.length.exp())
     seen = replace(seen, sigma=torch.where(has[None], seen.sigma, torch.inf))
@@ -284,20 +188,11 @@ def _from_start(views: PeopleViews, first: Start, frames: Int[Tensor, "t"], prio
     return adjust(state, seen, Prior(replace(prior.state, R=R, position=position), still), 3.0, 40, 1e-4)
 
 
-def _kept_bones(views: PeopleViews, there: Bool[Tensor, "K"]) -> Bool[Tensor, "B"]:
-    return torch.tensor([bool(there[a] & there[b]) for a, b in views.bones], dtype=torch.bool)
-
-
-def _lengths(points: Float[Tensor, "T K 3"], views: PeopleViews, bones: Bool[Tensor, "B"]) -> Float[Tensor, "B"]:
-    a, b = torch.tensor(views.bones, dtype=torch.long).view(-1, 2)[bones].T
-    return (points[:, a] - points[:, b]).norm(dim=-1).nanmedian(0).values.clamp_min(0.005).log()
-
-
 def _finished(
     views: PeopleViews, lenses: Cameras | None, first: Start | None, state: State, prior: Prior, config: PeopleConfig
 ) -> PeopleFit:
     """The last adjustments: all points, delays open, weights by what each point's residuals turned out to be."""
-    frames = _frames(views, config.frames)
+    frames = good_frames(views, config.frames)
     C, K = len(views.cameras), views.sigma.shape[2]
     share = torch.ones(C, K, dtype=torch.float64)
     exchanged = torch.zeros(views.sigma.shape[:2], dtype=torch.bool) if first is None else first.exchanged
@@ -306,13 +201,15 @@ def _finished(
     prior = Prior(replace(prior.state, R=state.R, position=state.position), prior.information)
     for _ in range(config.rounds):
         points = retriangulated(views, state, frames)
-        views, more = _sided(views, state, frames, points)
+        views, more = sided(views, state, frames, points)
         exchanged = exchanged ^ more
         if bool(more.any()):
             points = retriangulated(views, state, frames)
         there = torch.isfinite(points).all(-1)
-        bones = _kept_bones(views, there.float().mean(0) > 0.3)
-        state = replace(state, points=torch.where(there[..., None], points, points.nanmean((0, 1))), length=_lengths(points, views, bones))
+        bones = kept_bones(views, there.float().mean(0) > 0.3)
+        state = replace(
+            state, points=torch.where(there[..., None], points, points.nanmean((0, 1))), length=bone_lengths(points, views, bones)
+        )
         seen = sightings(views, frames, state.delay, share, bones, config.bone_sigma / state.length.exp())
         seen = replace(seen, sigma=torch.where(there[None], seen.sigma, torch.inf))
         weighed = Prior(prior.state, prior.information * together)  # dependent observations count less against what was known before
@@ -321,51 +218,6 @@ def _finished(
         share = share * _noise(solution, seen).clamp(0.25, 4.0)
     assert solution is not None and seen is not None
     return _checked(_fit(views, lenses, first, exchanged, frames, seen, solution), views, config)
-
-
-def camera_values(views_names: Sequence[str], size: Float[Tensor, "C 2"], state: State) -> Cameras:
-    """The state's cameras."""
-    C = len(views_names)
-    distortion = torch.zeros(C, 8, dtype=torch.float64)
-    distortion[:, 0] = state.lens[:, 1]
-    focal = state.lens[:, :1].exp().expand(C, 2).clone()
-    return Cameras(tuple(views_names), size.double(), focal, state.lens[:, 2:], distortion, ("brown",) * C, state.R, state.position)
-
-
-def retriangulated(views: PeopleViews, state: State, frames: Int[Tensor, "t"]) -> Float[Tensor, "t K 3"]:
-    """The points that the cameras as they are now make of what they saw, m; NaN where they make none."""
-    K = views.sigma.shape[2]
-    none = torch.zeros(len(views.bones), dtype=torch.bool)
-    seen = sightings(
-        views, frames, state.delay, torch.ones(len(views.cameras), K, dtype=torch.float64), none, torch.zeros(0, dtype=torch.float64)
-    )
-    pixels = seen.pixels + state.delay[:, None, None, None] * seen.velocity
-    cameras = camera_values(views.cameras, views.size, state)
-    return triangulate(cameras, pixels, seen.sigma, threshold=8.0, dtype=torch.float64).points
-
-
-def _sided(
-    views: PeopleViews, state: State, frames: Int[Tensor, "t"], points: Float[Tensor, "t K 3"]
-) -> tuple[PeopleViews, Bool[Tensor, "C T"]]:
-    """The views with left and right put back in frames where a view fits the points clearly better that way; and where that was."""
-    cameras = camera_values(views.cameras, views.size, state)
-    sides = torch.tensor([k != m for k, m in enumerate(views.mirror)])
-    image = cameras.project(points[:, sides])
-    at = (frames[None] + state.delay.round().long()[:, None]).clamp(0, views.sigma.shape[1] - 1)
-    rows = torch.arange(len(cameras))[:, None]
-
-    def misfit(v: PeopleViews) -> Float[Tensor, "C t"]:
-        e = (v.pixels.double()[rows, at][:, :, sides] - image).norm(dim=-1)
-        return torch.where(torch.isfinite(e), e, torch.nan).nanmedian(-1).values
-
-    everywhere = torch.ones(views.sigma.shape[:2], dtype=torch.bool)
-    now, then = misfit(views), misfit(views.relabelled(everywhere))
-    wrong = then < 0.5 * now
-    if not bool(wrong.any()):
-        return views, ~everywhere
-    more = ~everywhere
-    more[rows.expand_as(at)[wrong], at[wrong]] = True
-    return views.relabelled(more), more
 
 
 def _noise(solution: Solution, seen: Sightings) -> Float[Tensor, "1 K"]:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from calibration.bundle import skew
 from calibration.cameras import Cameras
-from calibration.people import PeopleConfig, PeopleFit, PeopleViews, refined
+from calibration.people import PeopleConfig, PeopleFit, refined
+from calibration.people_views import PeopleViews
 from calibration.triangulate import triangulate
 
 CUT = 6.0
@@ -58,7 +59,8 @@ class Bump:
         when = "before the first frame" if self.frame is None else f"at frame {self.frame}"
         return (
             f"Camera {self.camera!r} was bumped {when}: it turned by {math.degrees(self.turn):.2f} degrees, which shifts its image by "
-            f"{self.shift:.1f} px. Calibrate it again, or refine the rig from this take's frames after the bump."
+            f"{self.shift:.1f} px. Calibrate it again, or refine the rig from frames after the bump "
+            "(a camera out of step, or a video cropped since the calibration, looks much the same)."
         )
 
 

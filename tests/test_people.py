@@ -1,15 +1,21 @@
+import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from people_scene import FEET, MIRROR, SPINE, figure, film
+from people_scene import FEET, MIRROR, NAMES, SPINE, figure, film
 
+from calibration.cameras import Cameras
 from calibration.people import PeopleConfig, calibrate_people
 from calibration.people_watch import refine_people, watch
 from calibration.people_world import lengths_of, levelled, scaled
+from rigs.keypoints import COCO_WHOLEBODY
+from studio.cli import call
+from studio.values import Keypoints2D
 
 CONFIG = PeopleConfig(frames=40, rounds=3)
 IN_STEP = replace(CONFIG, delay_sigma=0.0)
@@ -199,3 +205,48 @@ def test_the_figure_keeps_its_bones():
     points = figure(30)
     legs = [np.linalg.norm(points[:, a] - points[:, b], axis=-1) for a, b in SPINE]
     assert max(x.std() for x in legs) < 1e-9
+
+
+def take_of(folder, seen):
+    """A take's folder as the stages leave it: small videos of the right size, keypoints of the figure under body names."""
+    names = tuple(COCO_WHOLEBODY)
+    C, T, _ = seen.views.sigma.shape
+    pixels, skeleton = torch.full((C, T, 1, len(names), 2), torch.nan), torch.full((C, T, 1, len(names), 3), torch.nan)
+    for k, own in enumerate(NAMES):
+        name = {"l": "left_", "r": "right_"}.get(own[0], "") + own[1:] if own != "head" else "nose"
+        name = {"left_hand": "left_hand_root", "right_hand": "right_hand_root"}.get(name, name.replace("toe", "big_toe"))
+        pixels[:, :, 0, names.index(name)] = seen.views.pixels[:, :, k].float()
+        skeleton[:, :, 0, names.index(name)] = seen.views.skeleton[:, :, k].float()
+    there = torch.isfinite(pixels[..., 0])
+    sigma = torch.where(there, 1.0, torch.inf)
+    for c, camera in enumerate(seen.cameras.names):
+        part = slice(c, c + 1)
+        Keypoints2D((camera,), names, "exact", 30.0, 0, pixels[part], sigma[part], there[part].float(), skeleton[part]).save(
+            folder / "keypoints2d" / f"{camera}.safetensors"
+        )
+    videos = {c: f"{c}.mp4" for c in seen.cameras.names}
+    (folder / "take.yaml").write_text(json.dumps({"cameras": "none_yet.yaml", "videos": videos}))
+
+
+def test_the_command_writes_cameras_in_metres_on_the_floor(tmp_path, walk, monkeypatch, capsys):
+    take_of(tmp_path, walk)
+    size = SimpleNamespace(width=1280, height=720)
+    monkeypatch.setattr("studio.calibrate.probe", lambda path: size)
+    out, lens = tmp_path / "rig.yaml", tmp_path / "lenses.yaml"
+    walk.cameras.save(lens)
+    assert call(["calibrate", "--from-people", str(tmp_path), "--out", str(out), "--height", "1.7", "--lenses", str(lens)]) == 0
+    rig, notes = Cameras.load(out), json.loads(out.with_suffix(".json").read_text())
+    off, turn, scale = against(rig, walk.cameras)
+    assert off < 0.03 and turn < math.radians(0.4)
+    assert scale == pytest.approx(1, abs=0.12)  # the figure's legs are not the average person's
+    assert (rig.position[:, 2] / scale - walk.cameras.position[:, 2]).abs().max() < 0.4 and notes["scale"] == "height"
+    assert call(["calibrate", "--from-people", str(tmp_path), "--check", str(out)]) == 0
+    assert call(["calibrate", "--from-people", str(tmp_path), "--out", str(out), "--height", "178"]) == 2
+    assert "in metres" in capsys.readouterr().err
+
+
+def test_the_command_says_what_it_needs(tmp_path, capsys):
+    assert call(["calibrate", "--out", str(tmp_path / "x.yaml")]) == 2
+    assert "--from-people" in capsys.readouterr().err
+    assert call(["calibrate", "--from-people", str(tmp_path / "nowhere"), "--out", str(tmp_path / "x.yaml")]) == 2
+    assert "no such file" in capsys.readouterr().err
