@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -44,11 +45,13 @@ def passed(gates: Sequence[Gate]) -> bool:
     return all(g.verdict != "fail" for g in gates)
 
 
-def save_gates(path: Path, gates: Sequence[Gate], **facts: Any) -> None:
-    """Write `quality.yaml`: the gates and facts such as the cameras' fingerprint."""
+def save_gates(cameras: Path, gates: Sequence[Gate], **facts: Any) -> Path:
+    """Write `quality.yaml` beside a camera file: the gates, facts, and the hash of the cameras that they speak of; the file written."""
     listed = [{k: (None if isinstance(v, float) and not isfinite(v) else v) for k, v in asdict(g).items()} for g in gates]
-    document = {"verdict": "pass" if passed(gates) else "fail", **facts, "gates": listed}
+    document = {"verdict": "pass" if passed(gates) else "fail", "cameras": _hash(cameras), **facts, "gates": listed}
+    path = cameras.with_name("quality.yaml")
     write_text(path, yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=140))
+    return path
 
 
 def load_gates(path: Path) -> tuple[tuple[Gate, ...], dict[str, Any]]:
@@ -65,3 +68,19 @@ def load_gates(path: Path) -> tuple[tuple[Gate, ...], dict[str, Any]]:
 
 def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
+
+
+def doubts(cameras: Path) -> list[str]:
+    """Sentences on the gates that a camera file failed, from the quality.yaml beside it; none where that speaks of other cameras."""
+    file = cameras.with_name("quality.yaml")
+    if not (file.is_file() and cameras.is_file()):
+        return []
+    gates, facts = load_gates(file)
+    if facts.get("cameras") != _hash(cameras):
+        return []
+    failed = [g for g in gates if g.verdict == "fail"]
+    return [f"The calibration {cameras.name} failed its check {g.name!r}. {g.sentence} {g.remedy}".rstrip() for g in failed]
+
+
+def _hash(file: Path) -> str:
+    return sha256(file.read_bytes()).hexdigest() if file.is_file() else "absent"

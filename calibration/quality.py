@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import networkx as nx
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from calibration.board_pose import board_poses, facing
@@ -24,7 +24,7 @@ from calibration.intrinsics import LensFit
 from calibration.reprojection import Sightings
 from calibration.rig_views import DISAGREES, USED
 
-__all__ = ["Distance", "Gate", "judge", "passed"]
+__all__ = ["Distance", "Gate", "judge", "judge_floor", "passed"]
 
 GOOD = 16
 """Shared views that make a link between two cameras firm."""
@@ -41,8 +41,10 @@ PLACE = (0.005, 0.03)
 """Standard deviation of a camera's position, as a part of the largest distance between cameras."""
 TILT = (25.0, 15.0)
 """Most tilt of the board towards a camera, degrees, below which to warn, and to fail."""
-REJECTED = (0.1, 0.25)
+REJECTED = (0.1, 0.6)
 """Part of a camera's views that disagree with the others'."""
+ALIKE = 0.8
+"""Part of the squared error of a camera's disagreeing views that is one common shift, from which it has moved."""
 DISTANCE = (0.005, 0.02)
 """Error of a measured distance between cameras, as a part of it."""
 AWAY = (0.05, 0.3)
@@ -71,19 +73,21 @@ def judge(
     distances: Sequence[Distance] = (),
     before: Cameras | None = None,
 ) -> tuple[Gate, ...]:
-    """The verdict on a rig that was solved from board views; without a `fit`, on why there is none (`refusal` says it in words).
+    """The verdict on a rig that was solved from board views; without a `fit`, on why there is none (`refusal` says it in words; lenses may
+    be missing too).
 
     `distances` were measured between cameras: only they can tell a wrongly stated square. `before` is an earlier calibration of the same
     cameras, which tells exchanged videos.
     """
-    gates = [_resolution(views, lenses), _seen(views)]
+    gates = [_resolution(views, lenses), _seen(views)] if lenses else [_seen(views)]
     if fit is None:
-        graph, front = _shared(views), _front(views, lenses)
-        gates += [graph, front]
+        gates.append(_shared(views))
+        if lenses:
+            gates.append(_front(views, lenses))
         if passed(gates):
             gates.append(Gate("rig", "fail", float("nan"), float("nan"), f"No rig fits these views: {refusal}", "Film the board again."))
         return tuple(gates)
-    gates += [_links(fit), _moved(fit, views), *_foretold(views, held)]
+    gates += [_links(fit), *_still(fit, views), *_foretold(views, held)]
     gates += [_lens(fit, lenses), _places(fit), _scale(views, fit.cameras)]
     if any(bool(lens.covariance.any()) for lens in lenses):
         gates.append(_tilt(views, fit))
@@ -165,28 +169,45 @@ def _turned(names: Sequence[str], away: Float[Tensor, "C"]) -> Gate:
     return Gate("not mirrored", verdict(part, AWAY), part, AWAY[1], sentence, remedy)
 
 
-def _moved(fit: RigFit, views: BoardViews) -> Gate:
-    """Views that disagree with the other cameras', and whether they are all before or all after some instant."""
+def _still(fit: RigFit, views: BoardViews) -> list[Gate]:
+    """Views that disagree with the other cameras': a camera that moved is off the same way in all of them, one out of step is not."""
     wrong, judged = fit.verdict == DISAGREES, (fit.verdict == DISAGREES) | (fit.verdict == USED)
     part = wrong.double().sum(1) / judged.double().sum(1).clamp_min(1)
+    off = fit.residual.nanmean(2)
+    moves = [_onset(wrong[c], judged[c], off[c]) for c in range(len(part))]
+    if moved := [c for c in part.argsort(descending=True).tolist() if moves[c] is not None and float(part[c]) > REJECTED[0]]:
+        c, (at, px) = moved[0], moves[moved[0]]
+        name, frame = fit.cameras.names[c], int(views.instants[c, at])
+        sentence = f"Camera {name} moved at about its frame {frame}: on one side of it its views are off by {px:.1f} px, all the same way."
+        remedy = f"Fix camera {name} firmly and film the board again, or use only the frames on one side of {frame}."
+        still = Gate("held still", "fail", float(part[c]), REJECTED[0], sentence, remedy)
+        part = torch.where(torch.arange(len(part)) == c, 0, part)
+    else:
+        still = Gate("held still", "pass", 0, REJECTED[0], "No camera moved while the board was filmed.")
     c = int(part.argmax())
     value, name = float(part[c]), fit.cameras.names[c]
-    if verdict(value, REJECTED) == "pass":
-        return Gate("held still", "pass", value, REJECTED[1], f"The cameras agree; at most {100 * value:.0f} % of one's views do not.")
-    at = judged[c].nonzero()[:, 0]
-    bad = wrong[c, at].double()
+    grade = verdict(value, REJECTED)
+    sentence = f"{100 * value:.0f} % of the views of camera {name}, the most, disagree with the other cameras'."
+    remedy = f"Check that {name} is in step with the others; hold the board still for a moment in each place."
+    return [still, Gate("in step", grade, value, REJECTED[1], sentence, "" if grade == "pass" else remedy)]
+
+
+def _onset(wrong: Bool[Tensor, "B"], judged: Bool[Tensor, "B"], off: Float[Tensor, "B 2"]) -> tuple[int, float] | None:
+    """The instant from (or up to) which all of a camera's views are off the same way, and by how many px; None where there is none."""
+    at = judged.nonzero()[:, 0]
+    bad = wrong[at].double()
+    if len(at) < 6 or int(bad.sum()) < 3:
+        return None
     n = torch.arange(1, len(at))
     early, late = bad.cumsum(0)[:-1] / n, (bad.sum() - bad.cumsum(0)[:-1]) / (len(at) - n)
-    step = (late - early).abs() * (n * (len(at) - n)).sqrt()
-    split = int(step.argmax())
-    if float((late - early).abs()[split]) > 0.6:
-        frame = int(views.instants[c, at[split + 1]])
-        sentence = f"Camera {name} moved at about its frame {frame}: {100 * value:.0f} % of its views, on one side of it, disagree."
-        remedy = f"Fix camera {name} firmly and film the board again, or use only the frames on one side of {frame}."
-    else:
-        sentence = f"Camera {name} disagrees with the others in {100 * value:.0f} % of its views."
-        remedy = f"Check that {name} is in step with the others and stands firm; hold the board still for a moment in each place."
-    return Gate("held still", verdict(value, REJECTED), value, REJECTED[1], sentence, remedy)
+    split = int(((late - early).abs() * (n * (len(at) - n)).sqrt()).argmax())
+    side = at[split + 1 :] if late[split] > early[split] else at[: split + 1]
+    if float((late - early).abs()[split]) < 0.6:
+        return None
+    away = off[side][wrong[side]]
+    away = away[away.isfinite().all(-1)]
+    alike = float(away.mean(0).square().sum() / away.square().sum(1).mean()) if len(away) else 0.0
+    return (int(at[split + 1]), float(away.norm(dim=1).median())) if alike > ALIKE else None
 
 
 def _foretold(views: BoardViews, held: HeldOut | None) -> list[Gate]:
@@ -282,6 +303,18 @@ def _scale(views: BoardViews, cameras: Cameras) -> Gate:
         remedy = "" if fine else "Measure one square with a ruler, and the distance of two cameras for --distance."
         return Gate("scale", "pass" if fine else "warn", far, most, told, remedy)
     return Gate("scale", "fail", far, most, f"{told} That is no room.", "Measure one square and state its unit (54mm, not 54cm).")
+
+
+def judge_floor(cameras: Cameras) -> Gate:
+    """Whether cameras stand where cameras do in a world that was levelled: above the floor, most of them, and no tower high."""
+    height = cameras.position[:, 2]
+    above, lowest = float((height > 0).double().mean()), float(height.min())
+    if above <= 0.5:
+        remedy = "The board lay face down, or name another instant: print up, flat on the floor, seen by two cameras."
+        return Gate("floor", "fail", lowest, 0, f"{100 * (1 - above):.0f} % of the cameras would stand below the floor.", remedy)
+    fine = lowest > 0 and float(height.max()) < SIZES[0][1]
+    sentence = f"The cameras stand {lowest:.2f} to {float(height.max()):.2f} m above the floor."
+    return Gate("floor", "pass" if fine else "warn", lowest, 0, sentence, "" if fine else "Is the board flat on the floor at that instant?")
 
 
 def _distance(stated: Distance, cameras: Cameras) -> Gate:

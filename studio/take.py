@@ -198,6 +198,9 @@ class Take:
                 odd.append(
                     f"Video {self.videos[name].name} has a varying frame rate; its frames may not show the same instants as the others'."
                 )
+        from calibration.gates import doubts
+
+        odd += doubts(self.cameras_file)
         if self.frames and last < self.frames[1]:
             odd.append(f"Frames up to {self.frames[1]} were asked for; the shortest video ends at {last}.")
         take = replace(self, frames=(first, last), warnings=tuple(odd))
