@@ -171,7 +171,7 @@ class Fitter:
         def evidence(points: Tensor, frames: slice | Tensor) -> Pull:
             pull = pulls.keypoints(points, views[frames], kernel)
             if planted is not None:
-                pull = pull + pulls.targets(points, planted[frames], torch.full_like(points[..., 0], self.config.contact), 5.0)
+                pull = pull + pulls.targets(points, planted[frames], torch.full_like(points[..., 0], self.config.contact), 20.0)
             return pull
 
         free = self.free.clone()
