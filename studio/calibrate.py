@@ -58,9 +58,15 @@ class Filmed:
         return torch.tensor([[i.width, i.height] for i in infos], dtype=torch.float64)
 
     @property
+    def landmarks(self) -> tuple[str, ...]:
+        """Those of `LANDMARKS` that any camera ever saw."""
+        seen = torch.isfinite(self.keypoints.pixels[..., 0]).flatten(0, 2).any(0)
+        return tuple(n for n in LANDMARKS if n in self.keypoints.keypoints and bool(seen[self.keypoints.keypoints.index(n)]))
+
+    @property
     def views(self) -> PeopleViews:
         """The landmarks that a rig is found from; where several people are seen, the largest."""
-        kept = [n for n in LANDMARKS if n in self.keypoints.keypoints]
+        kept = self.landmarks
         index = [self.keypoints.keypoints.index(n) for n in kept]
         k = self.keypoints
         if k.skeleton is None:
@@ -72,7 +78,7 @@ class Filmed:
         pixels, sigma, skeleton = (_of(v, which)[:, :, index] for v in (k.pixels, k.sigma, k.skeleton))
         skeleton[:, :, [i for i, n in enumerate(kept) if n not in BODY_LANDMARKS]] = torch.nan  # a hand's own axes are not the body's
         bones = tuple((kept.index(a), kept.index(b)) for a, b in BONES if a in kept and b in kept)
-        return PeopleViews(k.cameras, self.size, k.fps, pixels, sigma, skeleton, mirrored(tuple(kept)), bones)
+        return PeopleViews(k.cameras, self.size, k.fps, pixels, sigma, skeleton, mirrored(kept), bones)
 
 
 def _largest(pixels: Float[Tensor, "C T D K 2"]) -> Tensor:
@@ -130,12 +136,10 @@ def stature_lengths(
     names: Sequence[str], network: str, height: float, body: str = "makehuman"
 ) -> tuple[list[tuple[int, int]], Float[Tensor, "N"]]:
     """Pairs of landmarks along legs and trunk, and their distances in the average body of this height, m."""
-    if not 0.5 < height < 2.5:
-        raise ValueError(f"--height {height}: a person's height in metres, between 0.5 and 2.5")
     open_ = open_body(body)
     stature = float(open_.skin.rest[:, 2].max() - open_.skin.rest[:, 2].min())
     place = landmark_skin(open_, list(names), network)[0].rest.double()
-    pairs = [(list(names).index(a), list(names).index(b)) for a, b in SPINE if a in names and b in names]
+    pairs = [(list(names).index(a), list(names).index(b)) for a, b in SPINE]
     return pairs, lengths_of(place[None], pairs) * height / stature
 
 
@@ -154,6 +158,8 @@ def calibrate_from_people(
     a rig, and what to film.
     """
     begun = time.monotonic()
+    if height is not None and not 0.5 < height < 2.5:
+        raise ValueError(f"--height {height:g}: a person's height in metres, between 0.5 and 2.5")
     film = filmed(places, out)
     views = film.views
     config = config or PeopleConfig()
@@ -171,7 +177,9 @@ def calibrate_from_people(
 
 def in_world(film: Filmed, fit: PeopleFit, height: float | None) -> World:
     """The rig in metres by the person's height, level, on the floor."""
-    names = [n for n in LANDMARKS if n in film.keypoints.keypoints]
+    names = film.landmarks
+    if lost := sorted({n for pair in SPINE for n in pair} - set(names)):
+        raise ValueError(f"{film.folder}: {lost[0].replace('_', ' ')} is never seen; film the whole person, from head to feet")
     if height is not None:
         fit = scaled(fit, *stature_lengths(names, film.keypoints.network, height))
     else:
