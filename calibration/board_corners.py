@@ -31,7 +31,8 @@ def face_corners(gray: UInt8[np.ndarray, "H W"], board: Board) -> tuple[Float[np
         return None
     pixels, sigma = np.full_like(rough, np.nan), np.full(len(rough), np.nan)
     half = _windows(H, plane[known], rough[known], board)
-    pixels[known], sigma[known] = _refined(gray, rough[known], half)
+    refine = _refined if board.kind in ("charuco", "chessboard") else _crossed
+    pixels[known], sigma[known] = refine(gray, rough[known], half)
     sigma[~np.isfinite(pixels).all(1)] = np.nan
     return pixels, sigma
 
@@ -114,6 +115,61 @@ def _refined(
     result = pixels.astype(np.float64)
     result[away | outside | (sigma > 1.0)] = np.nan
     return result, sigma
+
+
+def _crossed(
+    gray: UInt8[np.ndarray, "H W"], rough: Float[np.ndarray, "N 2"], half: Int[np.ndarray, "N"]
+) -> tuple[Float[np.ndarray, "N 2"], Float[np.ndarray, "N"]]:
+    """Corners of whole markers where lines through their four edges cross, and their standard deviations (px).
+
+    Blur rounds a lone corner off, which draws a gradient-based corner inwards; along its edges it moves nothing.
+    """
+    pixels, sigma = np.full_like(rough, np.nan), np.full(len(rough), np.nan)
+    for first in range(0, len(rough) - 3, 4):
+        quad, reach = rough[first : first + 4], float(half[first : first + 4].min()) + 1
+        edges = [_edge(gray, quad[i], quad[(i + 1) % 4], reach) for i in range(4)]
+        for i in range(4):
+            (a, scatter_a), (b, scatter_b) = edges[i - 1], edges[i]
+            cross = np.cross(a, b)
+            if not np.isfinite(cross).all() or abs(cross[2]) < 0.2:  # edges that run alike do not cross surely
+                continue
+            at = cross[:2] / cross[2]
+            if np.linalg.norm(at - quad[i]) <= reach + 1:
+                pixels[first + i] = at
+                sigma[first + i] = np.sqrt(FLOOR**2 + (scatter_a**2 + scatter_b**2) / cross[2] ** 2)
+    return pixels, sigma
+
+
+def _edge(
+    gray: UInt8[np.ndarray, "H W"], start: Float[np.ndarray, "2"], end: Float[np.ndarray, "2"], reach: float
+) -> tuple[Float[np.ndarray, "3"], float]:
+    """The line (unit normal, offset) along an edge between two rough corners, and its standard deviation at its ends, px; NaN for none."""
+    length = float(np.linalg.norm(end - start))
+    nothing = np.full(3, np.nan), float("nan")
+    if length < 8:
+        return nothing
+    along, count = (end - start) / length, int(max(length // 1.5, 6))
+    across = np.array([-along[1], along[0]])
+    steps = np.arange(-reach, reach + 0.25, 0.5)
+    places = start + np.linspace(0.15, 0.85, count)[:, None] * (end - start)
+    grid = (places[:, None] + steps[None, :, None] * across).astype(np.float32)
+    if (grid < 0).any() or (grid > np.array(gray.shape[::-1]) - 1).any():
+        return nothing
+    columns, rows = np.ascontiguousarray(grid[..., 0]), np.ascontiguousarray(grid[..., 1])
+    slope = np.diff(cv2.remap(gray, columns, rows, cv2.INTER_LINEAR).astype(np.float64), axis=1)
+    slope = slope * np.sign(slope.sum()) - 0.25 * np.abs(slope).max(1, keepdims=True)  # a marker's own edge, without its neighbours
+    weight = np.clip(slope, 0, None)
+    total = weight.sum(1)
+    if (total <= 0).any():
+        return nothing
+    found = places + ((weight * (steps[1:] + steps[:-1]) / 2).sum(1) / total)[:, None] * across
+    centre = np.median(found @ across)
+    found = found[np.abs(found @ across - centre) < reach]
+    vx, vy, x, y = cv2.fitLine(found.astype(np.float32), cv2.DIST_HUBER, 0, 0.01, 0.01).ravel().astype(np.float64)
+    normal = np.array([-vy, vx])
+    off = (found - [x, y]) @ normal
+    scatter = 1.4826 * np.median(np.abs(off))
+    return np.array([*normal, -normal @ [x, y]]), float(2 * scatter / max(len(found), 1) ** 0.5)
 
 
 def _noise(gray: UInt8[np.ndarray, "H W"], around: Float[np.ndarray, "N 2"]) -> float:
