@@ -26,7 +26,7 @@ from studio.values import Footage, Keypoints2D, Tracks3D, of_actor
 if TYPE_CHECKING:
     from studio.take import Take
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 SETTLED = 8
 """Frames after which a neighbour no longer has a say in whether a keypoint jumped."""
 

@@ -13,7 +13,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Literal
 
-from rich import print as say
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from studio.detect.chunks import Piece, join, pieces_of, see_piece
@@ -21,6 +21,8 @@ from studio.detect.openpose import read_keypoints
 from studio.freshness import stamp
 from studio.take import Take
 from studio.values import Keypoints2D
+
+say = Console(highlight=False, soft_wrap=True).print
 
 
 @dataclass(frozen=True)

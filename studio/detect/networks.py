@@ -6,6 +6,10 @@ Inputs, outputs and anchors as documented in the wheel's graphs (mediapipe/modul
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,8 +36,9 @@ class Network:
     def __init__(self, name: str, low: float = 0.0) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        self._interpreter = Interpreter(model_path=str(_folder() / FILES[name]), num_threads=1)
-        self._interpreter.allocate_tensors()
+        with _quiet():
+            self._interpreter = Interpreter(model_path=str(_folder() / FILES[name]), num_threads=1)
+            self._interpreter.allocate_tensors()
         given = self._interpreter.get_input_details()[0]
         self._input = given["index"]
         self._outputs = [d["index"] for d in self._interpreter.get_output_details()]
@@ -81,6 +86,20 @@ def _blended(scores: Float[Array, "N"], points: Float[Array, "N K 2"]) -> list[t
         found.append((float(scores[0]), np.average(points[same], 0, scores[same])))
         scores, points = scores[~same], points[~same]
     return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """LiteRT greets every network on the process's error stream, past Python; it would break the progress bar."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @dataclass(frozen=True)

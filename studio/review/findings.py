@@ -29,6 +29,8 @@ class Thresholds:
     """Median error of a camera over the median of the others (only above 10 mm)."""
     rejected: float = 0.3
     """Share of a camera's keypoints that other views contradict."""
+    contradicted: float = 0.8
+    """The same, beyond which the camera is wrong and not only doubtful."""
     shift_mm: float = 15.0
     """Middle of a camera's offsets, when they mostly point the same way."""
     shift_share: float = 0.6
@@ -151,11 +153,11 @@ def _of_cameras(actor: Measured, limits: Thresholds) -> Iterator[Finding]:
         yield from _error(name, numbers, [v for c, v in middle.items() if c != name], limits)
         if numbers["rejected"] > limits.rejected:
             yield Finding(
-                "look",
+                "stop" if numbers["rejected"] > limits.contradicted else "look",
                 f"Camera {name} contradicts the others",
                 f"{numbers['rejected']:.0%} of its keypoints rejected",
                 f"{limits.rejected:.0%}",
-                "Look at its overlays: another person, a wrong video for this camera, or a moved camera.",
+                "Look at its overlays: another person, the video of another camera, or a moved camera.",
             )
         shift = numbers["shift"]
         if shift["mm"] is not None and shift["mm"] > limits.shift_mm and shift["share"] > limits.shift_share:
