@@ -37,6 +37,8 @@ CENTRE_SD = 0.05
 RATIONAL_SD = 1.0
 """Prior of a distortion coefficient: keeps a rational lens's numerator and denominator from growing together."""
 FOLDS = 4
+FINE = 0.5
+"""A view whose corners miss by less, px, is not bad, however well the others fit."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,7 @@ def _agreeing(views: Sightings, start: Bundle, chosen: Tensor) -> tuple[Tensor, 
 
 def _keeping(error: Float[Tensor, "V"]) -> Bool[Tensor, "V"]:
     """Without the worse half of the views whose error is over three times the median; never fewer than three or 60 % stay."""
-    bad = (error > 3 * error.median()) | error.isnan()
+    bad = (error > (3 * error.median()).clamp(min=FINE)) | error.isnan()
     out = min(int(bad.sum()) // 2 + int(bad.sum()) % 2, len(error) - 3, int(0.4 * len(error)))
     keep = torch.ones(len(error), dtype=torch.bool)
     if out > 0:
@@ -332,7 +334,7 @@ def _described(
     used, bad = torch.zeros(B, dtype=torch.bool), torch.zeros(B, dtype=torch.bool)
     used[index[chosen]] = True
     rms = float(fit.residual.square().sum(-1).nanmean().sqrt())
-    bad[index] = (error > 3 * error[chosen].median()) & ~used[index]
+    bad[index] = (error > (3 * error[chosen].median()).clamp(min=FINE)) & ~used[index]
     R, t = torch.full((B, 3, 3), torch.nan, dtype=torch.float64), torch.full((B, 3), torch.nan, dtype=torch.float64)
     R[index], t[index] = poses.R, poses.t
     covariance, coverage = fit.covariance(), coverage_map(pixels[used], size)
