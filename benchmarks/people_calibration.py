@@ -1,4 +1,4 @@
-"""Rigs found from people beside the truth: `python benchmarks/people_calibration.py [TAKE=TRUTH ...] [--exact CAPTURE ...] [--out FILE]`.
+"""Rigs found from people beside the truth: `python benchmarks/people_calibration.py [TAKE=TRUTH ...] [--exact CAPTURE ...] [--bumps] [--out FILE]`.
 
 TAKE is a take's folder with `keypoints2d`, TRUTH its camera file; each is solved from video alone, and with known lenses. `--exact` takes
 virtual captures (`studio virtual`) and uses their exact keypoints with 1 px of noise, a network's skeletons being the exact ones leaning by
@@ -12,15 +12,18 @@ import argparse
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from calibration.bundle import skew
 from calibration.cameras import Cameras, adapt_to_video, joined
 from calibration.formats import read_cameras
 from calibration.people import PeopleConfig, PeopleFit, PeopleViews, calibrate_people
 from calibration.people_start import angle, nearest_rotation
+from calibration.people_watch import watch
 from rigs import makehuman
 from rigs.keypoints import BONES, mirrored
 from studio.calibrate import BODY_LANDMARKS, LANDMARKS, SAME, Filmed, filmed, in_world
@@ -94,6 +97,24 @@ def from_take(take: Path, truth: Path) -> dict[str, dict]:
     return solved(film, film.views, true, height_of(truth.parent))
 
 
+def alarms(take: Path, truth: Path, degrees: float = 1.0) -> dict[str, object]:
+    """Alarms of the true rig as it stands, and with each camera in turn bumped by so much in the middle of the take."""
+    film = filmed([take], take / "cameras.yaml")
+    cameras = read_cameras(truth)
+    true = joined([adapt_to_video(cameras[c], *(int(v) for v in s)) for c, s in zip(film.keypoints.cameras, film.size.tolist())])
+    views, frame = film.views, film.keypoints.frames // 2 + 3
+    rows: dict[str, object] = {"standing": list(watch(views, true).alarms)}
+    turn = math.radians(degrees) * torch.tensor([0.6, 0.8, 0.0], dtype=torch.float64)
+    for c, name in enumerate(true.names):
+        flat = true[c].undistort(views.pixels[c : c + 1].double())
+        rays = torch.cat([flat, torch.ones_like(flat[..., :1])], -1) @ torch.linalg.matrix_exp(skew(turn)).mT
+        pixels = views.pixels.clone()
+        pixels[c, frame:] = true[c].distort(rays[..., :2] / rays[..., 2:])[0, frame:].to(pixels.dtype)
+        found = watch(replace(views, pixels=pixels), true).bumps
+        rows[f"{name} bumped at {frame}"] = [[b.camera, b.frame, round(math.degrees(b.turn), 2)] for b in found]
+    return rows
+
+
 def from_truth(capture: Path, noise: float = 1.0, tilt: float = math.radians(7)) -> dict[str, dict]:
     """A virtual capture's exact keypoints with noise in place of a network's."""
     from studio.virtual import Truth
@@ -126,10 +147,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("takes", nargs="*", help="TAKE=TRUTH")
     parser.add_argument("--exact", nargs="*", type=Path, default=[], help="virtual captures")
+    parser.add_argument("--bumps", action="store_true", help="also: is a camera that is bumped named, and none that stands")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
-    jobs = {t: lambda t=t: from_take(*map(Path, t.split("=", 1))) for t in options.takes}
-    jobs |= {f"{c} (exact)": lambda c=c: from_truth(c) for c in options.exact}
+    pairs = [tuple(map(Path, t.split("=", 1))) for t in options.takes]
+    jobs = {take.parent.name: lambda p=(take, truth): from_take(*p) for take, truth in pairs}
+    jobs |= {f"{c.name} (exact)": lambda c=c: from_truth(c) for c in options.exact}
+    if options.bumps:
+        jobs |= {f"{take.parent.name} watched": lambda p=(take, truth): {"bumps of 1 degree": alarms(*p)} for take, truth in pairs}
     rows = {}
     for name, job in jobs.items():
         for how, row in job().items():

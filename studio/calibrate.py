@@ -103,10 +103,12 @@ def filmed(places: Sequence[Path], out: Path) -> Filmed:
     if len(videos) < 2:
         raise ValueError(f"{folder}: {len(videos)} video; a rig needs at least two cameras, one video each")
     names = tuple(sorted(videos))
-    if not all((folder / "keypoints2d" / f"{c}.safetensors").is_file() for c in names):
+    given = (folder / "take.yaml").is_file() and all((folder / "keypoints2d" / f"{c}.safetensors").is_file() for c in names)
+    if not given:  # what is fresh of an earlier run is not detected again
         from studio.detect import DetectConfig, detect
 
-        take = Take(folder, {c: videos[c] for c in names}, out).checked()
+        take = Take(folder, {c: videos[c] for c in names}, out)
+        take = replace(take, frames=take.span)
         detect(take, DetectConfig(masks=False))
     keypoints = Keypoints2D.read(folder / "keypoints2d", names)
     odd = ()
@@ -213,7 +215,11 @@ def _notes(film: Filmed, world: World, height: float | None) -> dict[str, Any]:
     if not world.from_floor:
         warnings.append("The person stood in too few places to tell the floor's tilt; up is their mean axis. Walk through the volume.")
     if vague := [c for c, v in cameras.items() if v["focal_sigma_share"] > 0.03]:
-        warnings.append(f"Focal lengths are known to {'3 % or worse'} only in {', '.join(vague)}; calibrate the lenses and give --lenses.")
+        worst = 100 * max(cameras[c]["focal_sigma_share"] for c in vague)
+        warnings.append(
+            f"The focal lengths of {', '.join(vague)} are known only to {worst:.0f} %, which moves the cameras: calibrate the lenses and "
+            "give --lenses, or say --same-lens if they are alike."
+        )
     if late := [c for c, v in cameras.items() if abs(v["delay_frames"]) > max(0.5, 2 * v["delay_sigma_frames"])]:
         told = ", ".join(f"{c} by {cameras[c]['delay_frames']:.1f} frames" for c in late)
         warnings.append(f"Cameras are out of step with {fit.cameras.names[0]}: {told}.")
