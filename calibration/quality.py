@@ -33,6 +33,8 @@ LINK = (ENOUGH, LEAST)
 """Shared views below which to warn, and to fail."""
 PIXELS = (0.0015, 0.005)
 """Held-out error as a part of the image's longer side above which to warn, and to fail."""
+FEW = 4
+"""Held-out instants below which a good error says little."""
 SQUARE, SPREAD = (0.005, 0.015), (0.02, 0.05)
 """Error, and standard deviation, of the known square's edge, as a part of it."""
 FOCAL = (0.01, 0.03)
@@ -49,9 +51,9 @@ DISTANCE = (0.005, 0.02)
 """Error of a measured distance between cameras, as a part of it."""
 AWAY = (0.05, 0.3)
 """Part of the views that show a board's wrong side."""
-SIZES = ((0.3, 40.0), (0.1, 100.0))
+SIZES = ((0.3, 25.0), (0.1, 60.0))
 """Distances between cameras, m, outside which to warn, and to fail."""
-SQUARES = (0.004, 1.0)
+SQUARES = (0.004, 0.3)
 """Sides of a printed square, m, that are none outside."""
 
 
@@ -230,6 +232,11 @@ def _reprojection(views: BoardViews, held: HeldOut) -> Gate:
     grade = verdict(float(part[c]), PIXELS)
     sentence = f"At instants that were held out {how} corners to {px:.1f} px in camera {name}, the worst."
     remedy = "" if grade == "pass" else f"Check focus, firm stand and synchronisation of {name}; film the board slower and nearer to it."
+    if grade == "pass" and int(held.instants.sum()) < FEW:
+        grade, remedy = (
+            "warn",
+            f"Only {int(held.instants.sum())} instants could be held out: film the board at 20 or more that two cameras share.",
+        )
     return Gate("held out", grade, px, limit, sentence, remedy)
 
 

@@ -86,7 +86,8 @@ def calibrate_from_boards(
     views, every = _views(videos, board, target.parent / "board", instants)
     if unknown := [n for d in distances for n in (d.first, d.second) if n not in views.cameras]:
         raise ValueError(f"--distance: no camera {unknown[0]!r}; there are {list(views.cameras)}")
-    found, fit, held, refusal = _solved(views, lenses)
+    found, refusal = _lenses(views, lenses)
+    fit, held, refusal = solved(views, found, same_footage=lenses is None) if found else (None, None, refusal)
     gates = judge(views, found, fit, held, refusal, distances, read_cameras(target) if target.is_file() else None)
     if fit is None:
         _refused(target, gates)
@@ -113,30 +114,30 @@ def _views(videos: Mapping[str, Path], board: Board, cache: Path, instants: Path
     return find_in_videos(videos, board, cache, every, table), every
 
 
-def _solved(views: BoardViews, known: Path | None) -> tuple[list[LensFit], RigFit | None, HeldOut | None, str]:
-    """The lenses, the rig and its check; or how far that came, and in words why no farther."""
+def _lenses(views: BoardViews, known: Path | None) -> tuple[list[LensFit], str]:
+    """A lens for each camera, from its own views or a camera file; none, and why, where a camera's views give no lens."""
+    if known is not None:
+        given = read_cameras(known)
+        return [_known_lens(given, known, name, views) for name in views.cameras], ""
     found: list[LensFit] = []
-    name = ""
+    for c, name in enumerate(views.cameras):
+        try:
+            found.append(calibrate_lens(views.pixels[c], views.points()[c], views.size[c], views.sigma[c]))
+        except ValueError as error:
+            return [], f"{name}: {error}"
+    return found, ""
+
+
+def solved(views: BoardViews, lenses: Sequence[LensFit], same_footage: bool) -> tuple[RigFit | None, HeldOut | None, str]:
+    """The rig and its check at held-out instants; or how far that came, and in words why no farther."""
     try:
-        given = read_cameras(known) if known else None
-        for c, name in enumerate(views.cameras):
-            found.append(_own_lens(views, c) if given is None else _known_lens(given, known, name, views))
+        fit = solve_rig(views, lenses, same_footage=same_footage)
     except ValueError as error:
-        if known:
-            raise  # a camera file that does not fit is the user's to correct, not the board's
-        return [], None, None, f"{name}: {error}"
+        return None, None, str(error)
     try:
-        fit = solve_rig(views, found, same_footage=known is None)
-    except ValueError as error:
-        return found, None, None, str(error)
-    try:
-        return found, fit, held_out(views, found, fit, same_footage=known is None), ""
+        return fit, held_out(views, lenses, fit, same_footage), ""
     except ValueError:
-        return found, fit, None, ""
-
-
-def _own_lens(views: BoardViews, c: int) -> LensFit:
-    return calibrate_lens(views.pixels[c], views.points()[c], views.size[c], views.sigma[c])
+        return fit, None, ""
 
 
 def _known_lens(given: Cameras, file: Path | None, name: str, views: BoardViews) -> LensFit:
