@@ -7,8 +7,8 @@ too).
     python benchmarks/rig_calibration.py [--boards 60] [--aniposelib FOLDER] [--out benchmarks/rig_calibration.json]
 
 aniposelib is optional: install it into a folder of its own and name that; it gets its board argument (rigid boards), and every tool's chain
-of first poses is its own. OpenCV: cv2.stereoCalibrate of neighbours with fixed lenses, chained around the ring. `ours, adjustment only` runs
-the bundle adjustment alone, from poses that are off by 10 mrad and 30 mm, at larger sizes too.
+of first poses is its own. OpenCV: cv2.stereoCalibrate of neighbours with fixed lenses, chained around the ring. `ours, adjustment only`
+runs the bundle adjustment alone, from poses that are off by 10 mrad and 30 mm, at larger sizes too.
 """
 
 from __future__ import annotations
@@ -89,11 +89,13 @@ def wave(cameras: Cameras, count: int, random: np.random.Generator) -> tuple[Boa
 def assumed(cameras: Cameras, known: bool) -> list[LensFit]:
     """The lenses as the tools are told them."""
     spread = torch.tensor([0.0 if known else 20.0] * 2 + [0.0] * 2 + [0.0 if known else 0.03] + [0.0] * 7, dtype=FULL)
+    covariance = torch.diag(spread**2)
+    covariance[0, 1] = covariance[1, 0] = (1 - 1e-6) * covariance[0, 0]  # the pixels are known to be square
     none = torch.zeros(1, dtype=torch.bool)
     return [
         LensFit(
             size=c.size[0], focal=c.focal[0] if known else torch.full((2,), 1200.0, dtype=FULL), centre=c.centre[0],
-            distortion=c.distortion[0] if known else torch.zeros(8, dtype=FULL), lens="brown", coefficients=1, covariance=torch.diag(spread**2),
+            distortion=c.distortion[0] if known else torch.zeros(8, dtype=FULL), lens="brown", coefficients=1, covariance=covariance,
             rms=NOISE, held_out=NOISE, used=none, bad=none, R_camera_board=torch.eye(3, dtype=FULL)[None],
             translation=torch.zeros(1, 3, dtype=FULL), coverage=torch.ones(6, 8), trusted=True, reasons=(),
         )
@@ -193,16 +195,14 @@ def aniposelib(views: BoardViews, lenses: list[LensFit], known: bool) -> Poses:
     np.random.seed(0)
     seen, pixels, points = views.seen().numpy(), views.pixels.numpy(), BOARD.points().numpy()
     (C, B), N = seen.shape, len(points)
-    turns, shifts, rigid = np.full((2, C, B, 3), np.nan)[0], np.full((C, B, 3), np.nan), np.full((C, B, 4, 4), np.nan)
+    turns, shifts = np.full((C, B, 3), np.nan), np.full((C, B, 3), np.nan)
     K = [np.array([[f.focal[0], 0, f.centre[0]], [0, f.focal[1], f.centre[1]], [0, 0, 1]], dtype=float) for f in lenses]
     D = [f.distortion.numpy()[:5] for f in lenses]
     for c, b in zip(*np.nonzero(seen)):
         _, turn, shift = cv2.solvePnP(points, pixels[c, b], K[c], D[c], flags=cv2.SOLVEPNP_IPPE)
         turn, shift = cv2.solvePnPRefineLM(points, pixels[c, b], K[c], D[c], turn, shift)
         turns[c, b], shifts[c, b] = turn[:, 0], shift[:, 0]
-        rigid[c, b] = np.eye(4)
-        rigid[c, b, :3, :3], rigid[c, b, :3, 3] = cv2.Rodrigues(turn)[0], shift[:, 0]
-    r0, t0 = get_initial_extrinsics(rigid)
+    r0, t0 = get_initial_extrinsics(np.concatenate([turns, shifts], -1))
     group = CameraGroup([Camera(matrix=K[c], dist=D[c], size=(1920, 1080), rvec=r0[c], tvec=t0[c], name=str(c)) for c in range(C)])
     flat = pixels.reshape(C, B * N, 2)
     several = np.isfinite(flat[..., 0]).sum(0) > 1

@@ -1,4 +1,4 @@
-"""Bundle adjustment of cameras that saw a rigid board: Levenberg-Marquardt over camera poses, board poses and, if wanted, lenses.
+"""Bundle adjustment of cameras that saw a rigid board: Levenberg-Marquardt over all poses and, if wanted, lenses, delays.
 
 The board keeps its exact shape, so every instant has six unknowns however many corners were seen. These are eliminated first (Schur
 complement; Triggs et al. 2000, "Bundle adjustment: a modern synthesis", section 6), which leaves a dense system of the cameras alone.
@@ -15,8 +15,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from calibration.reprojection import LENS, Normals, Sightings, normals
+from calibration.reprojection import DELAY, LENS, Normals, Sightings, normals
 
+DELAY_SD = 0.5
+"""Cameras are this much apart in time, as a prior, frames."""
 Pose = tuple[Float[Tensor, "n 3 3"], Float[Tensor, "n 3"]]
 
 
@@ -77,10 +79,12 @@ class Adjusted:
     R_world_board: Float[Tensor, "B 3 3"]
     board_position: Float[Tensor, "B 3"]
     change: Float[Tensor, "G K"]
+    delay: Float[Tensor, "C"]
+    """Frames by which each camera's pictures must be moved on to fit the held camera's; zero where no velocity was given."""
     cost: float
     steps: int
     information: Float[Tensor, "U U"]
-    """Of all unknowns of the cameras with the boards eliminated: six twist entries a camera (camera's frame), then the lens groups'."""
+    """Of the cameras' unknowns, boards eliminated: six twist entries a camera (camera's frame), the lens groups', the delays."""
     scores: Float[Tensor, "B U"]
     """Each instant's part of the gradient at the end, boards eliminated: what its data would still move."""
 
@@ -96,6 +100,7 @@ class _State:
     R_board: Tensor
     t_board: Tensor
     change: Tensor
+    delay: Tensor
 
 
 @dataclass(frozen=True)
@@ -118,21 +123,27 @@ def adjust(
     lenses: LensModel,
     held: Sequence[int] = (0,),
     pose_prior: Float[Tensor, "C 6 6"] | None = None,
+    delay: Float[Tensor, "C"] | None = None,
     steps: int = 30,
     tolerance: float = 1e-7,
 ) -> Adjusted:
     """The poses (and lenses) of the least robust reprojection error.
 
     The world is fixed by the cameras `held`, or by `pose_prior`: information on each camera's twist away from its start (camera's frame).
-    `steps` bounds the iterations; it ends when a step promises to lower the cost by less than `tolerance` of it. Damping follows the gain
-    ratio (Madsen, Nielsen, Tingleff 2004, "Methods for non-linear least squares problems", section 3.2).
+    Where the views hold velocities, each camera's delay is solved too, from `delay` on; a held camera keeps it. `steps` bounds the
+    iterations; it ends when a step promises to lower the cost by less than `tolerance` of it. Damping follows the gain ratio (Madsen,
+    Nielsen, Tingleff 2004, "Methods for non-linear least squares problems", section 3.2).
     """
     if not held and pose_prior is None:
         raise ValueError("bundle adjustment: hold one camera, or give a prior on the camera poses; else the world may drift")
-    start = _State(*cameras, *boards, lenses.start.new_zeros(len(lenses.start), lenses.basis.shape[1]))
-    free = torch.ones(6 * len(cameras[0]) + start.change.numel(), dtype=torch.bool)
+    C = len(cameras[0])
+    delays = cameras[1].new_zeros(C) if delay is None else delay
+    start = _State(*cameras, *boards, lenses.start.new_zeros(len(lenses.start), lenses.basis.shape[1]), delays)
+    free = torch.ones(len(_prior(start, start, lenses, pose_prior)[0]), dtype=torch.bool)
     for c in held:
         free[6 * c : 6 * c + 6] = False
+        free[len(free) - C + c] = False
+    free[len(free) - C :] &= views.velocity is not None
     system, state = _linearised(views, start, start, lenses, pose_prior), start
     damping, growth, taken = 1e-6, 2.0, 0
     for taken in range(1, steps + 1):  # noqa: B007
@@ -158,11 +169,14 @@ def _linearised(views: Sightings, state: _State, start: _State, lenses: LensMode
     C, B, K, G = len(state.R), len(state.R_board), lenses.basis.shape[1], len(lenses.start)
     c, b = views.camera, views.board
     R, t = composed((state.R, state.t), (state.R_board, state.t_board), views)
-    found = normals(views, R, t, lenses.of(state.change)[c], lenses.fish[lenses.group][c], lenses.columns)
-    H, g = _reduced(found, lenses)
+    timed = views.velocity is not None
+    extra_columns = (DELAY,) if timed else ()
+    found = normals(views.at(state.delay), R, t, lenses.of(state.change)[c], lenses.fish[lenses.group][c], lenses.columns + extra_columns)
+    H, g = _reduced(found, lenses, timed)
     Ad = adjoint(state.R, state.t)[c]
-    HA, P, U = H[:, :, :6] @ Ad, 6 + K, 6 * C + G * K
+    HA, P, U = H[:, :, :6] @ Ad, 6 + K + timed, 6 * C + G * K + C
     columns = torch.cat([torch.arange(6 * C).view(C, 6), 6 * C + lenses.group[:, None] * K + torch.arange(K)], 1)
+    columns = torch.cat([columns, U - C + torch.arange(C)[:, None]], 1)[:, :P]
     blocks, own = H.new_zeros(C, P, P).index_add_(0, c, H), columns
     A = H.new_zeros(U * U).index_add_(0, (own[:, :, None] * U + own[:, None, :]).flatten(), blocks.flatten()).view(U, U)
     a_board = H.new_zeros(B * U).index_add_(0, (b[:, None] * U + columns[c]).flatten(), g.flatten()).view(B, U)
@@ -173,10 +187,10 @@ def _linearised(views: Sightings, state: _State, start: _State, lenses: LensMode
     return _System(A + extra, a_board.sum(0) + extra_gradient, E, boards, pulls, a_board, float(found.cost.sum()) + extra_cost)
 
 
-def _reduced(found: Normals, lenses: LensModel) -> tuple[Tensor, Tensor]:
+def _reduced(found: Normals, lenses: LensModel, timed: bool) -> tuple[Tensor, Tensor]:
     """Gauss-Newton matrix and gradient by the unknown changes instead of the lens entries."""
     basis = lenses.basis[list(lenses.columns)]
-    T = torch.block_diag(torch.eye(6, dtype=basis.dtype), basis)
+    T = torch.block_diag(torch.eye(6, dtype=basis.dtype), basis, torch.eye(int(timed), dtype=basis.dtype))
     return T.T @ found.matrix @ T, found.gradient @ T
 
 
@@ -190,8 +204,11 @@ def _prior(state: _State, start: _State, lenses: LensModel, pose_prior: Tensor |
     half = torch.stack([turn[:, 2, 1] - turn[:, 1, 2], turn[:, 0, 2] - turn[:, 2, 0], turn[:, 1, 0] - turn[:, 0, 1]], -1) / 2
     away = torch.cat([half, state.t - (turn @ start.t[..., None])[..., 0]], -1)
     pulled = (poses @ away[..., None])[..., 0]
-    information = torch.block_diag(*poses, *lenses.prior) if K else torch.block_diag(*poses)
-    return information, torch.cat([pulled.flatten(), pull.flatten()]), float((pull * state.change).sum() + (pulled * away).sum()) / 2
+    late = state.delay / DELAY_SD**2
+    known = [*poses, *lenses.prior] if K else [*poses]
+    information = torch.block_diag(*known, torch.eye(C, dtype=late.dtype) / DELAY_SD**2)
+    cost = float((pull * state.change).sum() + (pulled * away).sum() + (late * state.delay).sum()) / 2
+    return information, torch.cat([pulled.flatten(), pull.flatten(), late]), cost
 
 
 def _step(system: _System, free: Tensor, damping: float) -> tuple[float, Tensor, Tensor] | None:
@@ -219,7 +236,8 @@ def _applied(state: _State, da: Tensor, db: Tensor) -> _State:
     C = len(state.R)
     R, t = moved(state.R, state.t, da[: 6 * C].view(C, 6))
     R_board, t_board = moved(state.R_board, state.t_board, db)
-    return replace(state, R=R, t=t, R_board=R_board, t_board=t_board, change=state.change + da[6 * C :].view(state.change.shape))
+    change = state.change + da[6 * C : len(da) - C].view(state.change.shape)
+    return replace(state, R=R, t=t, R_board=R_board, t_board=t_board, change=change, delay=state.delay + da[len(da) - C :])
 
 
 def _finished(system: _System, state: _State, free: Tensor, steps: int) -> Adjusted:
@@ -229,5 +247,14 @@ def _finished(system: _System, state: _State, free: Tensor, steps: int) -> Adjus
     scores = system.a_board - torch.einsum("ni,niu->nu", system.b, gain)
     information = torch.where(free[:, None] & free, information, 0)
     return Adjusted(
-        state.R, state.t, state.R_board, state.t_board, state.change, system.cost, steps, information, torch.where(free, scores, 0)
+        state.R,
+        state.t,
+        state.R_board,
+        state.t_board,
+        state.change,
+        state.delay,
+        system.cost,
+        steps,
+        information,
+        torch.where(free, scores, 0),
     )

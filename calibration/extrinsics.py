@@ -54,6 +54,10 @@ class RigFit:
     """By how much each camera's corners scatter more about a rigid board than their sigma says."""
     excess: float
     """What corners miss beyond that because cameras and board do not fit together exactly (lens, timing, board), px along one axis."""
+    delay: Float[Tensor, "C"]
+    """Frames by which each camera's pictures must be moved on to fit the anchor's; zero where the board did not move smoothly."""
+    delay_sd: Float[Tensor, "C"]
+    """frames"""
     correlation: float
     """By how much the covariances were widened because corners of one instant err together (1 where they do not)."""
     lenses: LensMode
@@ -95,12 +99,14 @@ def solve_rig(
     groups: Sequence[Sequence[str]] | None = None,
     hold: str | None = None,
     same_footage: bool = False,
+    synchronised: bool = False,
 ) -> RigFit:
     """The cameras' poses in metres, from what they saw of one board, and the covariance of each.
 
     `mode` says whether lenses stay fixed, are refined with each `LensFit`'s covariance as prior, or are shared by `groups` of cameras of
     one type (by default cameras whose lenses agree); auto takes what predicts held-out instants best. `hold` names the camera that the
-    covariances are relative to. `same_footage`: the lenses come from these very views, which then must not count twice.
+    covariances are relative to. `same_footage`: the lenses come from these very views, which then must not count twice. `synchronised`: the
+    cameras share a trigger; else each one's delay is solved where the board was waved smoothly through consecutive frames.
 
     A `ValueError` names cameras that never see the board, see it mirrored, or form groups that the board does not join, and what to film.
     """
@@ -111,7 +117,7 @@ def solve_rig(
     if hold is not None and hold not in views.cameras:
         raise ValueError(f"solve_rig: no camera {hold!r} to hold; there are {list(views.cameras)}")
     cameras = joined([fit.camera(name) for name, fit in zip(views.cameras, lenses)])
-    start = started(views, cameras, _doubt(lenses))
+    start = started(views, cameras, _doubt(lenses), synchronised)
     anchor = _middle(start.graph) if hold is None else views.cameras.index(hold)
     R, t, tree = chained(start.graph, anchor, UPRIGHT)
     known = mode == "fixed" or not any(bool(fit.covariance.any()) for fit in lenses)
@@ -123,7 +129,7 @@ def solve_rig(
     if taken != "fixed" or not known:
         rig = rig.settled(model, anchor)
         if bool((rig.verdict == DISAGREES).any()):  # the lenses as they were may have turned views out that the better ones explain
-            again = started(views, _with_lenses(cameras, model, rig), _doubt(lenses) / 3)
+            again = started(views, _with_lenses(cameras, model, rig), _doubt(lenses) / 3, synchronised)
             rig = begun(again, *rig.cameras).settled(model, anchor)
         refuse_unless_connected(cameras.names, *rig.shared(), rig.used)
     return _judged(rig, model, taken, lenses, anchor, hold is not None, tree, held_out)
@@ -163,7 +169,7 @@ def _judged(
     cameras = _with_lenses(rig.start.cameras, model, rig)
     lens = lens_vectors(cameras)
     names = cameras.names
-    joint, lens_covariance, correlation = _covariances(adjusted, model, anchor, held)
+    joint, lens_covariance, delay_sd, correlation = _covariances(adjusted, model, held)
     if taken == "fixed":
         lens_covariance = torch.stack([fit.covariance for fit in lenses])
     C = len(names)
@@ -182,6 +188,8 @@ def _judged(
         verdict=rig.verdict,
         noise=rig.noise,
         excess=rig.excess,
+        delay=adjusted.delay,
+        delay_sd=delay_sd,
         correlation=correlation,
         lenses=taken,
         anchor=names[anchor],
@@ -194,7 +202,7 @@ def _judged(
 
 def _residual(rig: Rig, lens: Float[Tensor, "C 12"], fish: Bool[Tensor, "C"], solved: Bool[Tensor, "B"]) -> Float[Tensor, "C B N 2"]:
     """Residuals of every screened view where the instant is solved."""
-    views = rig.views
+    views = rig.views.at(rig.delay)
     error = residuals(views, *composed(rig.cameras, rig.boards, views), lens[views.camera], fish[views.camera])
     whole = torch.full((*rig.verdict.shape, *error.shape[1:]), torch.nan, dtype=error.dtype)
     whole[views.camera, views.board] = torch.where(solved[views.board, None, None], error, torch.nan)
@@ -202,22 +210,22 @@ def _residual(rig: Rig, lens: Float[Tensor, "C 12"], fish: Bool[Tensor, "C"], so
 
 
 def _covariances(
-    adjusted: Adjusted, model: LensModel, anchor: int, held: bool
-) -> tuple[Float[Tensor, "6C 6C"], Float[Tensor, "C 12 12"], float]:
-    """Of all camera poses together, and of each lens; and how much they were widened.
+    adjusted: Adjusted, model: LensModel, held: bool
+) -> tuple[Float[Tensor, "6C 6C"], Float[Tensor, "C 12 12"], Float[Tensor, "C"], float]:
+    """Of all camera poses together and of each lens, the standard deviation of each delay; and how much they were widened.
 
     Corners of one instant err together where the board bends, the lens is described too simply or the shutter was late. The scatter
     of the instants' scores against what independent corners would give tells by how much (White 1980, clusters as in Liang and Zeger 1986).
     """
     C, (G, K) = len(adjusted.R), adjusted.change.shape
-    free = torch.ones(len(adjusted.information), dtype=torch.bool)
-    free[6 * anchor : 6 * anchor + 6] = False
+    free = adjusted.information.diagonal() > 0
     information = adjusted.information[free][:, free]
     inverse = torch.linalg.inv(information)
     scores = adjusted.scores[:, free]
-    data = information.clone()
+    data = adjusted.information.clone()
     if K:
-        data[-G * K :, -G * K :] -= torch.block_diag(*model.prior)
+        data[6 * C : 6 * C + G * K, 6 * C : 6 * C + G * K] -= torch.block_diag(*model.prior)
+    data = data[free][:, free]
     correlation = max(float((inverse * (scores.T @ scores)).sum() / (inverse * data).sum()), 1.0)
     covariance = adjusted.information.new_zeros(adjusted.information.shape)
     covariance[free.nonzero(), free.nonzero()[:, 0]] = inverse * correlation
@@ -229,7 +237,8 @@ def _covariances(
     to_position = torch.block_diag(*(torch.block_diag(eye, -R.T) for R in adjusted.R))
     if not held:
         to_position = _shape_only(adjusted) @ to_position
-    return to_position @ covariance[: 6 * C, : 6 * C] @ to_position.T, lens, correlation
+    delay_sd = covariance.diagonal()[-C:].sqrt()
+    return to_position @ covariance[: 6 * C, : 6 * C] @ to_position.T, lens, delay_sd, correlation
 
 
 def _shape_only(adjusted: Adjusted) -> Float[Tensor, "6C 6C"]:

@@ -119,9 +119,9 @@ def _held_out(train: Sightings, test: Sightings, poses: Pose, boards: Pose, mode
     lens = model.of(fitted.change)
     given = replace(model, start=lens, fish=model.fish[model.group], group=torch.arange(len(lens)), basis=model.basis[:, :0])
     given = replace(given, prior=lens.new_zeros(len(lens), 0, 0))
-    placed = adjust(test, (fitted.R, fitted.t), boards, given, tuple(range(len(lens))), steps=12, tolerance=1e-5)
+    placed = adjust(test, (fitted.R, fitted.t), boards, given, tuple(range(len(lens))), delay=fitted.delay, steps=12, tolerance=1e-5)
     R, t = placed.of_views(test)
-    error = residuals(test, R, t, lens[test.camera], given.fish[test.camera])
+    error = residuals(test.at(fitted.delay), R, t, lens[test.camera], given.fish[test.camera])
     return rms(error, test.weight)
 
 

@@ -17,6 +17,8 @@ from calibration import lenses
 from calibration.cameras import Cameras
 
 LENS = 12
+DELAY = 12
+"""Column of a camera's delay (frames) after those of its lens."""
 HUBER = 3.0
 """Standard deviations beyond which a corner pulls with constant strength; 1 % of correct corners lie there."""
 CHUNK = 16384
@@ -34,13 +36,22 @@ class Sightings:
     pixels: Float[Tensor, "V N 2"]
     weight: Float[Tensor, "V N"]
     """1 / sigma, 1/px; zero where a corner was not seen."""
+    velocity: Float[Tensor, "V N 2"] | None = None
+    """px a frame; zero where not known."""
 
     def __len__(self) -> int:
         return len(self.camera)
 
     def __getitem__(self, which: Tensor | slice) -> Sightings:
         """The views at an index or mask."""
-        return Sightings(self.camera[which], self.board[which], self.points[which], self.pixels[which], self.weight[which])
+        velocity = None if self.velocity is None else self.velocity[which]
+        return Sightings(self.camera[which], self.board[which], self.points[which], self.pixels[which], self.weight[which], velocity)
+
+    def at(self, delay: Float[Tensor, "C"]) -> Sightings:
+        """Corners where they were `delay` frames of their camera later."""
+        if self.velocity is None:
+            return self
+        return replace(self, pixels=self.pixels + self.velocity * delay[self.camera, None, None])
 
     def quieter(self, noise: Float[Tensor, "C"]) -> Sightings:
         """The same views with every camera's sigma multiplied by its factor."""
@@ -93,7 +104,7 @@ def normals(
     fish: Bool[Tensor, "V"],
     columns: tuple[int, ...] = (),
 ) -> Normals:
-    """Cost, gradient and Gauss-Newton matrix of every view, by its pose's twist and the lens entries `columns`."""
+    """Cost, gradient and Gauss-Newton matrix of every view, by its pose's twist and the lens entries `columns` (or `DELAY`)."""
     V, N = views.weight.shape
     P = 6 + len(columns)
     cost, gradient, matrix = R.new_empty(V), R.new_empty(V, P), R.new_empty(V, P, P)
@@ -143,7 +154,10 @@ def _linearised(
         J[:, 0, row], J[:, 1, row], J[:, 2, row] = py * az - pz * by, pz * ax - px * az, px * by - py * ax
     for n, column in enumerate(columns):
         J[:, 6 + n] = 0
-        if column < 2:
+        if column == DELAY:
+            assert views.velocity is not None
+            J[:, 6 + n] = -views.velocity.mT * seen[:, None]
+        elif column < 2:
             J[:, 6 + n, column] = bent[column]
         elif column < 4:
             J[:, 6 + n, column - 2] = 1

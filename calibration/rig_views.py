@@ -25,6 +25,8 @@ UNSEEN, USED, ALONE, FEW, BLURRED, MISSHAPEN, BEHIND, DISAGREES = range(8)
 CORNERS = 6
 STRAY, OFF, BLUR = 6.0, 4.0, 4.0
 """Standard deviations beyond which a corner is left out; times its camera's usual residual, and usual sigma, beyond which a view is."""
+STEP = 1.5
+"""Times the usual number of frames between instants up to which the board's motion from one to the next is straight."""
 PROBES, ROUNDS, SAMPLE = 60, 8, 20_000
 """Views of a camera that tell its noise at first; rounds of adjusting and rejecting at most; corners that tell the excess."""
 
@@ -64,10 +66,11 @@ class Start:
     """What takes corners to where half a turn of the board takes them."""
 
 
-def started(views: BoardViews, cameras: Cameras, doubt: Float[Tensor, "C 2"]) -> Start:
+def started(views: BoardViews, cameras: Cameras, doubt: Float[Tensor, "C 2"], synchronised: bool = False) -> Start:
     """Screen every view, find its poses and every pair's; a `ValueError` says what to film where the cameras are not joined.
 
-    `doubt`: standard deviations of each camera's focal length (as a part of it) and of its principal point (rad).
+    `doubt`: standard deviations of each camera's focal length (as a part of it) and of its principal point (rad). `synchronised`: do not
+    look for delays.
     """
     verdict, seen = _screened(views)
     noise = _noise(seen, cameras)
@@ -87,6 +90,9 @@ def started(views: BoardViews, cameras: Cameras, doubt: Float[Tensor, "C 2"]) ->
     if views.board.chessboard_symmetric:
         poses = with_half_turns(poses, points)
         known = known.doubled(poses)
+    velocity = None if synchronised else board_velocity(views)
+    if velocity is not None:
+        seen = replace(seen, velocity=velocity[seen.camera, seen.board])
     at = torch.full(verdict.shape, -1)
     at[seen.camera, seen.board] = torch.arange(len(seen))
     pairs = pairs_of(known, at)
@@ -95,6 +101,21 @@ def started(views: BoardViews, cameras: Cameras, doubt: Float[Tensor, "C 2"]) ->
     half = torch.diag(points.new_tensor([-1, -1, 1.0]))
     centre = (points.amin(0) + points.amax(0)) / 2
     return Start(cameras, seen, poses, verdict, noise, at, tuple(pairs), graph, known, (half, centre - half @ centre))
+
+
+def board_velocity(views: BoardViews) -> Float[Tensor, "C B N 2"] | None:
+    """Of the corners, px a frame, from the instants before and after; zero where not known. None where the board does not move smoothly."""
+    p, n = views.pixels.to(torch.float64), views.instants.to(torch.float64)[..., None, None]
+    blank, none = torch.full_like(p[:, :1], torch.nan), torch.full_like(n[:, :1], torch.nan)
+    after, before = torch.cat([p[:, 1:], blank], 1) - p, p - torch.cat([blank, p[:, :-1]], 1)
+    after_n, before_n = torch.cat([n[:, 1:], none], 1) - n, n - torch.cat([none, n[:, :-1]], 1)
+    usual = STEP * after_n[after_n > 0].median() if bool((after_n > 0).any()) else 0.0
+    after, before = (torch.where((f > 0) & (f <= usual), d / f, torch.nan) for d, f in ((after, after_n), (before, before_n)))
+    both = (after + before).isfinite().all(-1)
+    smooth = (after - before).norm(dim=-1) < (after + before).norm(dim=-1) / 2 + 1
+    if int(both.sum()) < 0.3 * int(p.isfinite().all(-1).sum()) or int((smooth & both).sum()) < 0.6 * int(both.sum()):
+        return None
+    return torch.stack([after, before]).nanmean(0).nan_to_num(0.0)
 
 
 def _screened(views: BoardViews) -> tuple[Int[Tensor, "C B"], Sightings]:
@@ -165,6 +186,10 @@ class Rig:
     noise: Float[Tensor, "C"]
     excess: float
     """What corners miss beyond that because cameras and board do not fit together exactly (lens, timing, board), px along one axis."""
+    loose: Float[Tensor, "C"]
+    """Times by which each camera misses more than excess and noise explain; 1 where it does not."""
+    delay: Float[Tensor, "C"]
+    """Frames by which each camera's pictures are moved on."""
     stray: Bool[Tensor, "V N"]
     adjusted: Adjusted | None = None
 
@@ -185,46 +210,57 @@ class Rig:
 
     def settled(self, model: LensModel, anchor: int) -> Rig:
         """Adjusted, wrong views rejected (and mistaken rejections taken back), until nothing changes."""
-        rig = self
+        rig = self._reviewed(
+            model.of(model.start.new_zeros(len(model.start), model.basis.shape[1])), model.fish[model.group], reject=False
+        )[0]
         for _ in range(ROUNDS):
-            adjusted = adjust(rig.sightings(), rig.cameras, rig.boards, model, (anchor,))
-            rig = replace(
-                rig, cameras=(adjusted.R, adjusted.t), boards=(adjusted.R_world_board, adjusted.board_position), adjusted=adjusted
-            )
+            adjusted = adjust(rig.sightings(), rig.cameras, rig.boards, model, (anchor,), delay=rig.delay)
+            boards = adjusted.R_world_board, adjusted.board_position
+            rig = replace(rig, cameras=(adjusted.R, adjusted.t), boards=boards, delay=adjusted.delay, adjusted=adjusted)
             rig, changed = rig._reviewed(model.of(adjusted.change), model.fish[model.group])
             if not changed:
                 break
         return rig
 
-    def _reviewed(self, lens: Float[Tensor, "C 12"], fish: Bool[Tensor, "C"]) -> tuple[Rig, bool]:
+    def _reviewed(self, lens: Float[Tensor, "C 12"], fish: Bool[Tensor, "C"], reject: bool = True) -> tuple[Rig, bool]:
         """Excess, stray corners and verdicts from the residuals; and whether views changed, or the excess by more than 5 %."""
         c, b = self.views.camera, self.views.board
         R, t = composed(self.cameras, self.boards, self.views)
-        error = residuals(self.views, R, t, lens[c], fish[c])
-        excess = self._excess(error)
-        weight = self._weight(excess)
-        stray = ((error * weight[..., None]).square().sum(-1) > STRAY**2).nan_to_num(0)
-        off = torch.full(self.verdict.shape, torch.inf, dtype=torch.float64)
-        off[c, b] = misfit(error, weight)
-        verdict = self.verdict.clone()
-        used, count = self.used, self.used.sum(0)
+        error = residuals(self.views.at(self.delay), R, t, lens[c], fish[c])
+        even = replace(self, excess=self._excess(error), loose=torch.ones_like(self.loose))
+        off = torch.full(self.verdict.shape, torch.nan, dtype=torch.float64)
+        off[c, b] = misfit(error, even._weight(even.excess))
+        used, count, verdict = self.used, self.used.sum(0), self.verdict.clone()
+        asked = used | ((verdict == DISAGREES) & (count >= 2))
+        usual = torch.where(asked, off, torch.nan).nanmedian(1)[0].nan_to_num(1.0)
+        # A camera whose lens or clock is not right yet counts less, but keeps its views until they are.
+        rig = replace(even, loose=torch.where(usual > 1.2, usual, 1.0))
+        off = (off / rig.loose[:, None]).nan_to_num(torch.inf)
+        stray = ((error * rig._weight(rig.excess)[..., None]).square().sum(-1) > STRAY**2).nan_to_num(0)
         worst = torch.where(used, off, 0).amax(0)
-        bad = used & (off > OFF) & ((off == worst) | (count < 3))
-        bad |= used & (bad.any(0) & (count < 3))
-        back = (verdict == DISAGREES) & (off < OFF / 2) & (count >= 2) & ~bad.any(0)
+        bad = used & (off > OFF) & reject & ((off == worst) | (count < 3))
+        bad |= used & bad.any(0) & (count < 3)
+        back = (verdict == DISAGREES) & (off < 0.75 * OFF) & (count >= 2) & ~bad.any(0)
         verdict[bad], verdict[back] = DISAGREES, USED
         verdict[(verdict == USED) & ((verdict == USED).sum(0) < 2)] = DISAGREES
-        changed = bool((verdict != self.verdict).any()) or abs(excess - self.excess) > 0.05 * excess
-        return replace(self, verdict=verdict, excess=excess, stray=stray), changed or bool((stray != self.stray)[used[c, b]].sum() > 0)
+        rig = replace(rig, verdict=verdict, stray=stray)
+        same = bool((verdict == self.verdict).all()) and bool((stray == self.stray)[used[c, b]].all())
+        return rig, not (
+            same and abs(rig.excess - self.excess) <= 0.05 * rig.excess + 0.02 and torch.allclose(rig.loose, self.loose, rtol=0.1)
+        )
 
     def _weight(self, excess: float) -> Float[Tensor, "V N"]:
         """1 / the standard deviation of each corner, 1/px, with what cameras and board do not explain; zero where not seen."""
-        w = self.views.weight
-        return w / (self.noise[self.views.camera, None].square() + (excess * w).square()).sqrt()
+        c, w = self.views.camera, self.views.weight
+        return w / (self.noise[c, None].square() + (excess * w).square()).sqrt() / self.loose[c, None]
 
     def _excess(self, error: Float[Tensor, "V N 2"]) -> float:
-        """The excess, px, with which the used views scatter as much as expected; zero where they do without."""
-        used = self.used[self.views.camera, self.views.board]
+        """The excess, px, with which views scatter as much as expected; zero where they do without.
+
+        Rejected views count too, for they are few: else every rejection would make the next one likelier.
+        """
+        asked = (self.used | (self.verdict == DISAGREES)) & (self.used.sum(0) >= 2)
+        used = asked[self.views.camera, self.views.board]
         square = error.square().sum(-1)
         seen = used[:, None] & square.isfinite()
         unknowns = 6 * int(self.used.any(0).sum()) + 6 * len(self.used)
@@ -234,8 +270,10 @@ class Rig:
         chosen = chosen[:: max(len(chosen) // SAMPLE, 1)]
         square = square.flatten()[chosen] * share
 
+        even = replace(self, loose=torch.ones_like(self.loose))
+
         def spread(excess: float) -> float:
-            return scatter(square * self._weight(excess).flatten()[chosen].square())
+            return scatter(square * even._weight(excess).flatten()[chosen].square())
 
         low, high = 0.0, float(square.mean().sqrt()) * 3
         if spread(low) < 1 + 2 / len(chosen) ** 0.5:
@@ -264,4 +302,5 @@ def begun(start: Start, R: Float[Tensor, "C 3 3"], t: Float[Tensor, "C 3"]) -> R
     verdict[seen & ~agrees] = DISAGREES
     verdict[seen & (seen.sum(0) == 1)] = ALONE
     stray = torch.zeros(start.views.weight.shape, dtype=torch.bool)
-    return Rig(start, replace(start.views, points=points), (R, t), boards, verdict, start.noise, 0.0, stray)
+    one = torch.ones(len(R), dtype=R.dtype)
+    return Rig(start, replace(start.views, points=points), (R, t), boards, verdict, start.noise, 0.0, one, 0 * one, stray)
