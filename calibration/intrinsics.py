@@ -142,7 +142,7 @@ def calibrate_lens(
             start[kind] = _start(views, shape, kind, known, prior)
     models = [m for m in models if m[0] in start]
     kind = min(start, key=lambda k: float(_view_rms(start[k].residual).median()))
-    chosen, noise = _agreeing(views, start[kind], _diverse(start[kind], min(most_views, len(views))))
+    views, chosen, noise = _agreeing(views, start[kind], _diverse(start[kind], min(most_views, len(views))))
     fits = [_fit(views, start[m[0]], chosen, m, noise, known) for m in models]
     best, held_out = _choose(fits)
     fit, chosen = _trimmed(fits[best], chosen)
@@ -227,18 +227,35 @@ def _view_rms(residual: Float[Tensor, "V N 2"]) -> Float[Tensor, "V"]:
     return residual.square().sum(-1).nanmean(-1).sqrt()
 
 
-def _agreeing(views: Sightings, start: Bundle, chosen: Tensor) -> tuple[Tensor, float]:
-    """The views that agree with most others, and how many times their sigma the corners scatter; the worst views go first."""
+def _agreeing(views: Sightings, start: Bundle, chosen: Tensor) -> tuple[Sightings, Tensor, float]:
+    """All views without stray corners, those that agree with most others, and how many times their sigma the corners scatter.
+
+    The worst views go first.
+    """
     noise, bundle = float(views.weight.max() / start.views.weight.max()), start
     for _ in range(8):
         quiet = views[chosen].quieter(torch.tensor([noise], dtype=torch.float64))
         bundle = solve_lens(quiet, start.poses[chosen], bundle.lens, start.fish, start.columns, start.prior, steps=15)
         noise *= _scatter(bundle)
-        keep = _keeping(_view_rms(bundle.residual))
-        if bool(keep.all()):
+        keep, stray = _keeping(_view_error(bundle.residual)), _stray(bundle)
+        if bool(keep.all()) and not bool(stray.any()):
             break
-        chosen = chosen[keep]
-    return chosen, noise
+        weight = views.weight.clone()
+        weight[chosen] = torch.where(stray, 0, weight[chosen])
+        views, chosen = replace(views, weight=weight), chosen[keep]
+    return views, chosen, noise
+
+
+def _view_error(residual: Float[Tensor, "V N 2"]) -> Float[Tensor, "V"]:
+    """Distance that half of a view's corners exceed, as the rms it would have without strays, px."""
+    return residual.norm(dim=-1).nanmedian(-1).values * 1.2
+
+
+def _stray(bundle: Bundle) -> Bool[Tensor, "V N"]:
+    """Corners that miss by far more than their fellows, in views that hold six others: a finger, a shine, a wrong edge."""
+    miss = bundle.residual.norm(dim=-1)
+    stray = miss > max(5 * float(miss.nanmedian()), FINE)
+    return stray & ((miss.isfinite() & ~stray).sum(-1, keepdim=True) >= 6)
 
 
 def _keeping(error: Float[Tensor, "V"]) -> Bool[Tensor, "V"]:
@@ -314,7 +331,7 @@ def _camera(fit: Bundle) -> Cameras:
 def _trimmed(fit: Bundle, chosen: Tensor) -> tuple[Bundle, Tensor]:
     """The fit without views that disagree with it, and with the corners' true scatter."""
     for _ in range(4):
-        keep = _keeping(_view_rms(fit.residual))
+        keep = _keeping(_view_error(fit.residual))
         views = fit.views[keep].quieter(torch.tensor([_scatter(fit)], dtype=torch.float64))
         chosen = chosen[keep]
         fit = solve_lens(views, fit.poses[keep], fit.lens, fit.fish, fit.columns, fit.prior)
@@ -330,7 +347,7 @@ def _described(
     first, _ = pose_boards(views, fit.lens, fit.fish)
     first.R[chosen], first.t[chosen] = fit.poses.R, fit.poses.t
     poses, _ = settle_poses(views, first, fit.lens, fit.fish)
-    error = _view_rms(replace(fit, views=views, poses=poses).residual)
+    error = _view_error(replace(fit, views=views, poses=poses).residual)
     used, bad = torch.zeros(B, dtype=torch.bool), torch.zeros(B, dtype=torch.bool)
     used[index[chosen]] = True
     rms = float(fit.residual.square().sum(-1).nanmean().sqrt())

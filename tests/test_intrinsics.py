@@ -97,6 +97,17 @@ def test_views_that_disagree_are_left_out():
     assert abs(fit.focal[0].item() / clean.focal[0].item() - 1) < 0.005
 
 
+def test_a_stray_corner_costs_no_view():
+    pixels = footage(5, k=(-0.1,))
+    clean = calibrated(pixels, lens="brown", coefficients=1)
+    for view in range(0, 20, 2):
+        corner = int(pixels[view].isfinite().all(-1).nonzero()[3])
+        pixels[view, corner] += 25.0
+    fit = calibrated(pixels, lens="brown", coefficients=1)
+    assert not bool(fit.bad.any()) and bool(fit.used.all())
+    assert fit.rms == pytest.approx(clean.rms, rel=0.05) and abs(fit.focal[0].item() / clean.focal[0].item() - 1) < 0.002
+
+
 def test_boards_that_face_the_camera_are_refused_with_the_remedy():
     fit = calibrated(footage(9, tilt=2.0, spread=0.5), lens="brown")
     assert not fit.trusted
