@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import networkx as nx
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from calibration.board_pose import board_poses, facing
@@ -45,8 +45,8 @@ TILT = (25.0, 15.0)
 """Most tilt of the board towards a camera, degrees, below which to warn, and to fail."""
 REJECTED = (0.1, 0.6)
 """Part of a camera's views that disagree with the others'."""
-ALIKE = 0.8
-"""Part of the squared error of a camera's disagreeing views that is one common shift, from which it has moved."""
+MOVED, ALIKE = 0.0015, 0.6
+"""Jump of a camera's mean error as a part of the image's longer side, and the part of its squared error this explains: it moved."""
 DISTANCE = (0.005, 0.02)
 """Error of a measured distance between cameras, as a part of it."""
 AWAY = (0.05, 0.3)
@@ -89,7 +89,7 @@ def judge(
         if passed(gates):
             gates.append(Gate("rig", "fail", float("nan"), float("nan"), f"No rig fits these views: {refusal}", "Film the board again."))
         return tuple(gates)
-    gates += [_links(fit), *_still(fit, views), *_foretold(views, held)]
+    gates += [_links(fit), _still(fit, views), _in_step(fit), *_foretold(views, held)]
     gates += [_lens(fit, lenses), _places(fit), _scale(views, fit.cameras)]
     if any(bool(lens.covariance.any()) for lens in lenses):
         gates.append(_tilt(views, fit))
@@ -171,45 +171,46 @@ def _turned(names: Sequence[str], away: Float[Tensor, "C"]) -> Gate:
     return Gate("not mirrored", verdict(part, AWAY), part, AWAY[1], sentence, remedy)
 
 
-def _still(fit: RigFit, views: BoardViews) -> list[Gate]:
-    """Views that disagree with the other cameras': a camera that moved is off the same way in all of them, one out of step is not."""
+def _still(fit: RigFit, views: BoardViews) -> Gate:
+    """Whether some camera's errors jump at one instant: it moved. Being out of step makes errors come and go with the board's motion."""
+    jumps = [_jump(off) for off in fit.residual.nanmean(2)]
+    limit = MOVED * float(views.size.max())
+    moved = [(px, c, at) for c, (at, px, part) in enumerate(jumps) if px > limit and part > ALIKE]
+    if not moved:
+        least = max((px for _, px, part in jumps if part > ALIKE), default=0.0)
+        return Gate("held still", "pass", least, limit, "No camera moved while the board was filmed.")
+    px, c, at = max(moved)
+    name, frame = fit.cameras.names[c], int(views.instants[c, at])
+    sentence = f"Camera {name} moved at about its frame {frame}: from there on what it sees is off by {px:.1f} px, all the same way."
+    remedy = f"Fix camera {name} firmly and film the board again, or use only the frames on one side of {frame}."
+    return Gate("held still", "fail", px, limit, sentence, remedy)
+
+
+def _jump(off: Float[Tensor, "B 2"]) -> tuple[int, float, float]:
+    """The instant at which a camera's mean error changes most, by how many px, and the part of all its squared error that this explains."""
+    at = off.isfinite().all(-1).nonzero()[:, 0]
+    if len(at) < 8:
+        return 0, 0.0, 0.0
+    size = off[at].norm(dim=1, keepdim=True)
+    e = off[at] * (4 * size.quantile(0.75) / size.clamp_min(1e-9)).clamp(max=1)  # one false sighting shall not hide the rest
+    n = torch.arange(1, len(at))[:, None]
+    early, late = e.cumsum(0)[:-1] / n, (e.sum(0) - e.cumsum(0)[:-1]) / (len(at) - n)
+    between = ((late - early).square().sum(1) * (n * (len(at) - n))[:, 0] / len(at))[2:-2]
+    k = int(between.argmax())
+    part = float(between[k] / (e - e.mean(0)).square().sum().clamp_min(1e-12))
+    return int(at[k + 3]), float((late - early)[k + 2].norm()), part
+
+
+def _in_step(fit: RigFit) -> Gate:
+    """Views that disagree with what the other cameras saw at the same instant."""
     wrong, judged = fit.verdict == DISAGREES, (fit.verdict == DISAGREES) | (fit.verdict == USED)
     part = wrong.double().sum(1) / judged.double().sum(1).clamp_min(1)
-    off = fit.residual.nanmean(2)
-    moves = [_onset(wrong[c], judged[c], off[c]) for c in range(len(part))]
-    if moved := [c for c in part.argsort(descending=True).tolist() if moves[c] is not None and float(part[c]) > REJECTED[0]]:
-        c, (at, px) = moved[0], moves[moved[0]]
-        name, frame = fit.cameras.names[c], int(views.instants[c, at])
-        sentence = f"Camera {name} moved at about its frame {frame}: on one side of it its views are off by {px:.1f} px, all the same way."
-        remedy = f"Fix camera {name} firmly and film the board again, or use only the frames on one side of {frame}."
-        still = Gate("held still", "fail", float(part[c]), REJECTED[0], sentence, remedy)
-        part = torch.where(torch.arange(len(part)) == c, 0, part)
-    else:
-        still = Gate("held still", "pass", 0, REJECTED[0], "No camera moved while the board was filmed.")
     c = int(part.argmax())
     value, name = float(part[c]), fit.cameras.names[c]
     grade = verdict(value, REJECTED)
     sentence = f"{100 * value:.0f} % of the views of camera {name}, the most, disagree with the other cameras'."
     remedy = f"Check that {name} is in step with the others; hold the board still for a moment in each place."
-    return [still, Gate("in step", grade, value, REJECTED[1], sentence, "" if grade == "pass" else remedy)]
-
-
-def _onset(wrong: Bool[Tensor, "B"], judged: Bool[Tensor, "B"], off: Float[Tensor, "B 2"]) -> tuple[int, float] | None:
-    """The instant from (or up to) which all of a camera's views are off the same way, and by how many px; None where there is none."""
-    at = judged.nonzero()[:, 0]
-    bad = wrong[at].double()
-    if len(at) < 6 or int(bad.sum()) < 3:
-        return None
-    n = torch.arange(1, len(at))
-    early, late = bad.cumsum(0)[:-1] / n, (bad.sum() - bad.cumsum(0)[:-1]) / (len(at) - n)
-    split = int(((late - early).abs() * (n * (len(at) - n)).sqrt()).argmax())
-    side = at[split + 1 :] if late[split] > early[split] else at[: split + 1]
-    if float((late - early).abs()[split]) < 0.6:
-        return None
-    away = off[side][wrong[side]]
-    away = away[away.isfinite().all(-1)]
-    alike = float(away.mean(0).square().sum() / away.square().sum(1).mean()) if len(away) else 0.0
-    return (int(at[split + 1]), float(away.norm(dim=1).median())) if alike > ALIKE else None
+    return Gate("in step", grade, value, REJECTED[1], sentence, "" if grade == "pass" else remedy)
 
 
 def _foretold(views: BoardViews, held: HeldOut | None) -> list[Gate]:
