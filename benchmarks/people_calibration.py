@@ -1,4 +1,6 @@
-"""Rigs found from people beside the truth: `python benchmarks/people_calibration.py [TAKE=TRUTH ...] [--exact CAPTURE ...] [--bumps] [--out FILE]`.
+"""Rigs found from people beside the truth.
+
+`python benchmarks/people_calibration.py [TAKE=TRUTH ...] [--exact CAPTURE ...] [--bumps] [--out FILE]`
 
 TAKE is a take's folder with `keypoints2d`, TRUTH its camera file; each is solved from video alone, and with known lenses. `--exact` takes
 virtual captures (`studio virtual`) and uses their exact keypoints with 1 px of noise, a network's skeletons being the exact ones leaning by

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from calibration.cameras import Cameras
 from calibration.people_bundle import LENS, OWN, Prior, Sightings, Solution, State, adjust
-from calibration.people_start import Start, centred, mirror_image, placed, start
+from calibration.people_start import Start, centred, flipped, mirror_image, placed, start
 from calibration.people_views import (
     PeopleViews,
     bone_lengths,
@@ -29,6 +29,9 @@ from calibration.people_views import (
     sightings,
     without_lens,
 )
+
+PROOF = 0.7
+"""A video is a mirror image where the rig with it turned over costs at most this share."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ def calibrate_people(views: PeopleViews, lenses: Cameras | None = None, config: 
     few = good_frames(plain, 40)
     tried = [_from_start(plain, first, few, prior, factor, config) for factor in ((1.0,) if lenses is not None else (0.75, 1.0, 1.4))]
     best = min(tried, key=lambda s: s.cost)
+    _refuse_mirrored(plain, few, prior, best.cost, config)
     return _finished(plain, lenses, first, best.state, prior, config)
 
 
@@ -128,15 +132,33 @@ def refined(views: PeopleViews, cameras: Cameras, covariance: Float[Tensor, "C 6
 
 
 def _started(views: PeopleViews) -> Start:
-    skeleton = torch.where((torch.isfinite(views.skeleton).all(-1) & views.seen)[..., None], views.skeleton.double(), torch.nan)
-    first = start(skeleton, views.mirror, views.cameras)
-    if mirror := mirror_image(skeleton, views.mirror):
-        c, ratio = mirror
+    return start(_trusted(views), views.mirror, views.cameras)
+
+
+def _refuse_mirrored(views: PeopleViews, few: Int[Tensor, "t"], prior: Prior, cost: float, config: PeopleConfig) -> None:
+    """A `ValueError` where a camera's video is a mirror image: its skeletons raise the suspicion, a rig that fits far better proves it."""
+    suspect = mirror_image(_trusted(views), views.mirror)
+    if suspect is None:
+        return
+    c, swap = suspect[0], list(views.mirror)
+    pixels, sigma, skeleton = views.pixels.double().clone(), views.sigma.clone(), views.skeleton.clone()
+    pixels[c] = pixels[c][:, swap] * pixels.new_tensor([-1.0, 1.0])
+    pixels[c, ..., 0] += 2 * prior.state.lens[c, 2]
+    sigma[c], skeleton[c] = sigma[c][:, swap], flipped(skeleton[c], swap)
+    over = replace(views, pixels=pixels, sigma=sigma, skeleton=skeleton)
+    first = _started(over)
+    over = over.relabelled(first.exchanged)
+    turned = min(_from_start(over, first, few, prior, factor, config).cost for factor in (0.75, 1.0, 1.4))
+    if turned < PROOF * cost:
         raise ValueError(
             f"camera {views.cameras[c]!r}: its video is a mirror image: turned over, the person it shows fits the other views with "
-            f"{100 * ratio:.0f} % of the misfit; switch mirroring off and record again"
+            f"{100 * turned / cost:.0f} % of the misfit; switch mirroring off and record again"
         )
-    return first
+
+
+def _trusted(views: PeopleViews) -> Float[Tensor, "C T K 3"]:
+    """Skeletons where the points were also seen."""
+    return torch.where((torch.isfinite(views.skeleton).all(-1) & views.seen)[..., None], views.skeleton.double(), torch.nan)
 
 
 def _prior(views: PeopleViews, lenses: Cameras | None, config: PeopleConfig) -> Prior:

@@ -20,7 +20,7 @@ MOST_CANDIDATES = 80
 """Frames whose own rotation is tried on all frames of a pair."""
 
 MIRRORED = 0.87
-"""A view is a mirror image where turning it over leaves at most this share of the misfit (0.75 or less if so, 1.3 or more if not)."""
+"""A view may be a mirror image where turning it over leaves at most this share of the misfit of its skeletons."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def flipped(skeleton: Float[Tensor, "T K 3"], mirror: Sequence[int]) -> Float[Te
 def mirror_image(skeleton: Float[Tensor, "C T K 3"], mirror: Sequence[int]) -> tuple[int, float] | None:
     """The camera whose skeletons fit the others' better turned over, and the share of misfit that leaves; None where there is none.
 
-    A body is nearly its own mirror image, so the misfit falls by a third at most, but for a true view it rises by as much.
+    A body is nearly its own mirror image, so this is a suspicion only.
     """
     T = skeleton.shape[1]
     some = skeleton[:, :: max(1, T // MOST_CANDIDATES)]

@@ -102,6 +102,7 @@ def filmed(places: Sequence[Path], out: Path) -> Filmed:
         videos = {p.stem: p for p in video_files(places)}
     if len(videos) < 2:
         raise ValueError(f"{folder}: {len(videos)} video; a rig needs at least two cameras, one video each")
+    torch.set_num_threads(1)  # the matrices are small: more threads only wait for each other
     names = tuple(sorted(videos))
     given = (folder / "take.yaml").is_file() and all((folder / "keypoints2d" / f"{c}.safetensors").is_file() for c in names)
     if not given:  # what is fresh of an earlier run is not detected again
