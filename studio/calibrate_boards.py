@@ -83,12 +83,13 @@ def calibrate_from_boards(
     if len(videos) < 2:
         raise ValueError(f"{places[0]}: {len(videos)} video; a rig needs at least two cameras, one video each")
     target = cameras_file(out)
+    before = read_cameras(target) if target.is_file() else None
     views, every = _views(videos, board, target.parent / "board", instants)
     if unknown := [n for d in distances for n in (d.first, d.second) if n not in views.cameras]:
         raise ValueError(f"--distance: no camera {unknown[0]!r}; there are {list(views.cameras)}")
     found, refusal = _lenses(views, lenses)
     fit, held, refusal = solved(views, found, same_footage=lenses is None) if found else (None, None, refusal)
-    gates = judge(views, found, fit, held, refusal, distances, read_cameras(target) if target.is_file() else None)
+    gates = judge(views, found, fit, held, refusal, distances, before)
     if fit is None:
         _refused(target, gates)
         return 2
