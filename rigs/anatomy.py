@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -38,7 +39,7 @@ class Anatomy:
 
 
 @cache
-def _ranges() -> dict[str, dict[str, list[float]]]:
+def _ranges() -> dict[str, dict[str, Any]]:
     return yaml.safe_load((Path(__file__).parent / "presets" / "anatomy.yaml").read_text())
 
 
@@ -71,6 +72,14 @@ def _bone(body: Body, joint: str) -> Tensor:
     else:
         end = body.joints[j] - body.joints[parents[j]]
     return end / end.norm().clamp_min(1e-9)
+
+
+def _bend(body: Body, j: int, bone: Tensor, flexion: Tensor) -> float:
+    """How far a hinge is bent at rest about its flexion axis, rad."""
+    before = body.joints[j] - body.joints[body.skeleton.parents[j]]
+    before = before - (before @ flexion) * flexion
+    after = bone - (bone @ flexion) * flexion
+    return float(torch.atan2(torch.linalg.cross(before, after) @ flexion, before @ after))
 
 
 def _palm(body: Body, side: str) -> Tensor:
@@ -109,5 +118,8 @@ def anatomy(body: Body) -> Anatomy:
         ranges = torch.tensor([entry[k] for k in ("flexion", "abduction", "twist")], dtype=low.dtype)
         low[j], high[j] = ranges[:, 0].deg2rad(), ranges[:, 1].deg2rad()
         mean[j] = torch.tensor(entry.get("mean", [0.0, 0.0, 0.0])).deg2rad()
+        if entry.get("straight"):
+            for angles in (low, high, mean):
+                angles[j, 0] -= _bend(body, j, bone, flexion)
     dtype = body.joints.dtype
     return Anatomy(axes, low.to(dtype), high.to(dtype), mean.to(dtype))
