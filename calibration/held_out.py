@@ -14,6 +14,7 @@ from calibration.boards import BoardViews
 from calibration.cameras import Cameras
 from calibration.extrinsics import RigFit, solve_rig
 from calibration.intrinsics import LensFit
+from calibration.rig_views import board_velocity
 from calibration.triangulate import triangulate
 
 EVERY = 5
@@ -54,6 +55,9 @@ def held_out(views: BoardViews, lenses: Sequence[LensFit], fit: RigFit, same_foo
     if not out.any():
         raise ValueError(f"{len(shared)} instants show the board to two cameras; too few to hold any out: film at least 20")
     rest = solve_rig(chosen(views, ~out), lenses, fit.lenses, same_footage=same_footage)
+    velocity = board_velocity(views)
+    if velocity is not None:  # cameras out of step saw the board elsewhere: where it was at the anchor's instants counts
+        views = replace(views, pixels=views.pixels + velocity * rest.delay[:, None, None, None])
     return measured(rest.cameras, views, out)
 
 

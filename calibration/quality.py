@@ -35,7 +35,7 @@ PIXELS = (0.0015, 0.005)
 """Held-out error as a part of the image's longer side above which to warn, and to fail."""
 FEW = 4
 """Held-out instants below which a good error says little."""
-SQUARE, SPREAD = (0.005, 0.015), (0.02, 0.05)
+SQUARE, SPREAD = (0.005, 0.015), (0.02, 0.06)
 """Error, and standard deviation, of the known square's edge, as a part of it."""
 FOCAL = (0.01, 0.03)
 """Standard deviation of the focal length, as a part of it."""
@@ -45,6 +45,8 @@ TILT = (25.0, 15.0)
 """Most tilt of the board towards a camera, degrees, below which to warn, and to fail."""
 REJECTED = (0.1, 0.6)
 """Part of a camera's views that disagree with the others'."""
+DELAY = 0.3
+"""Frames out of step from which to warn."""
 MOVED, ALIKE = 0.0015, 0.6
 """Jump of a camera's mean error as a part of the image's longer side, and the part of its squared error this explains: it moved."""
 DISTANCE = (0.005, 0.02)
@@ -103,7 +105,7 @@ def _resolution(views: BoardViews, lenses: Sequence[LensFit]) -> Gate:
     if not off:
         return Gate("resolution", "pass", 0, 0, "Every lens was calibrated at its video's resolution.")
     c = off[0]
-    told = "{:g} x {:g}".format(*lenses[c].size.tolist()), "{:g} x {:g}".format(*views.size[c].tolist())
+    told = [" x ".join(f"{v:g}" for v in size.tolist()) for size in (lenses[c].size, views.size[c])]
     sentence = f"Camera {views.cameras[c]}: the lens is for images of {told[0]}, the video is {told[1]}."
     return Gate("resolution", "fail", len(off), 0, sentence, "Calibrate the lens again at the resolution that is recorded.")
 
@@ -134,10 +136,10 @@ def _weakest(names: Sequence[str], count: Tensor, how: str) -> Gate:
     graph = nx.Graph()
     graph.add_nodes_from(range(len(names)))
     graph.add_weighted_edges_from((c, d, int(count[c, d])) for c, d in torch.triu(count >= LEAST).nonzero().tolist())
-    groups = sorted(nx.connected_components(graph), key=min)
+    groups: list[set[int]] = sorted(nx.connected_components(graph), key=min)
     if len(groups) > 1:
         c, d = max(((c, d) for c in groups[0] for d in range(len(names)) if d not in groups[0]), key=lambda p: int(count[p]))
-        listed = " and ".join("[" + ", ".join(names[i] for i in sorted(g)) + "]" for g in groups)
+        listed = " and ".join("[" + ", ".join(str(names[i]) for i in sorted(g)) + "]" for g in groups)
         n = int(count[c, d])
         sentence = f"The board does not join {listed}: {names[c]} and {names[d]} {how} in {n} views."
     else:
@@ -209,8 +211,15 @@ def _in_step(fit: RigFit) -> Gate:
     value, name = float(part[c]), fit.cameras.names[c]
     grade = verdict(value, REJECTED)
     sentence = f"{100 * value:.0f} % of the views of camera {name}, the most, disagree with the other cameras'."
-    remedy = f"Check that {name} is in step with the others; hold the board still for a moment in each place."
-    return Gate("in step", grade, value, REJECTED[1], sentence, "" if grade == "pass" else remedy)
+    remedy = "" if grade == "pass" else f"Check that {name} is in step with the others; hold the board still for a moment in each place."
+    d = int(fit.delay.abs().argmax())
+    late = float(fit.delay[d])
+    if abs(late) > max(DELAY, 3 * float(fit.delay_sd[d].nan_to_num())):
+        off = fit.cameras.names[d]
+        sentence += f" Camera {off} is {abs(late):.2f} frames out of step with {fit.anchor}; the rig was solved for that."
+        remedy = f"{remedy} Start {off} with the others, or film the board held still.".strip()
+        grade = "warn" if grade == "pass" else grade
+    return Gate("in step", grade, value, REJECTED[1], sentence, remedy)
 
 
 def _foretold(views: BoardViews, held: HeldOut | None) -> list[Gate]:
@@ -254,8 +263,7 @@ def _pairs(views: BoardViews, held: HeldOut) -> Gate:
 def _square(views: BoardViews, held: HeldOut) -> Gate:
     true = views.board.pitch
     error, spread = held.square - true, held.spread / true
-    order = ("pass", "warn", "fail")
-    grade = max(verdict(abs(error) / true, SQUARE), verdict(spread, SPREAD), key=order.index)
+    grade = verdict(max(abs(error) / true / SQUARE[0], spread / SPREAD[0]), (1, SQUARE[1] / SQUARE[0]))
     measured = f"{1000 * held.square:.2f} mm, spread {1000 * held.spread:.2f} mm, {held.edges} edges"
     sentence = f"The {1000 * true:.2f} mm square measures {measured} at instants that were held out."
     remedy = "" if grade == "pass" else "Hold the board flat and still, nearer to the cameras, in more places of the volume."
