@@ -17,6 +17,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -105,9 +106,20 @@ def film(path: Path, frames: int) -> None:
             video.write(np.full((HEIGHT, WIDTH, 3), 110, np.uint8))
 
 
+def watch(peak: list[float]) -> None:
+    """Keep the largest anonymous memory (MB) seen: what the process itself holds, without files that the system may drop."""
+    while True:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        peak[0] = max(peak[0], next(float(x.split()[1]) / 1024 for x in lines if x.startswith("RssAnon")))
+        time.sleep(0.02)
+
+
 def perform(stage: str, folder: Path, frames: int) -> None:
-    """One stage in this process; its peak resident memory (MB) and seconds as the last line."""
+    """One stage in this process; its peak memory (MB, with and without mapped files) and seconds as the last line."""
     from studio.pipeline import STAGES, Config
+
+    own = [0.0]
+    threading.Thread(target=watch, args=(own,), daemon=True).start()
 
     torch.set_num_threads(1)
     begun = time.monotonic()
@@ -125,7 +137,7 @@ def perform(stage: str, folder: Path, frames: int) -> None:
         else:
             STAGES[stage](take, getattr(config, stage))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kB on Linux
-    print(json.dumps({"mb": round(peak, 1), "s": round(time.monotonic() - begun, 1)}))
+    print(json.dumps({"mb": round(peak, 1), "own_mb": round(own[0], 1), "s": round(time.monotonic() - begun, 1)}))
 
 
 def measured(stage: str, folder: Path, frames: int) -> dict[str, float]:
@@ -146,7 +158,8 @@ def synthetic(frames: list[int], fit_frames: int) -> dict[str, dict[int, dict[st
                 row = measured(stage, Path(name), count)
                 if stage not in ("make", "borrow"):
                     table.setdefault(stage, {})[count] = row
-                print(f"  {count} frames, {stage}: {row['mb']:.0f} MB, {row['s']:.0f} s", flush=True)
+                sizes = f"{row['mb']:.0f} MB, {row['own_mb']:.0f} without mapped files"
+                print(f"  {count} frames, {stage}: {sizes}; {row['s']:.0f} s", flush=True)
     return table
 
 
