@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -22,7 +23,7 @@ FOLDER = Path(__file__).parent / "presets" / "landmarks"
 
 
 @cache
-def _placements(network: str) -> dict[str, dict[str, list[float] | float]]:
+def _placements(network: str) -> dict[str, dict[str, Any]]:
     path = FOLDER / f"{network}.yaml"
     return yaml.safe_load(path.read_text()) if path.exists() else {}
 
@@ -43,10 +44,10 @@ def landmark_skin(body: Body, names: Sequence[str], network: str) -> tuple[Skin,
         entry = table.get("left_" + name[6:] if right else name)
         if entry is None:
             continue
-        x, y, z = entry["offset"]  # type: ignore[misc]
+        x, y, z = entry["offset"]
         offset[k] = torch.tensor([-x if right else x, y, z]) * (height / 1.7)
         scatter[k] = entry["scatter"]
-        share = float(entry.get("parent", 0.0))  # type: ignore[arg-type]
+        share = float(entry.get("parent", 0.0))
         joint = int(skin.weights[k].argmax())
         if share and joint:
             weights[k] *= 1 - share
