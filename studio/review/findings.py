@@ -147,7 +147,7 @@ def _unused_cameras(material: Material) -> Iterator[Finding]:
 
 def _of_cameras(actor: Measured, limits: Thresholds) -> Iterator[Finding]:
     cameras = actor.numbers["cameras"]
-    middle = {c: n["mm"]["median"] for c, n in cameras.items() if n["mm"]["median"] is not None}
+    middle = {c: n["limbs_mm"]["median"] for c, n in cameras.items() if n["limbs_mm"]["median"] is not None}
     late = {c: n["late_frames"] for c, n in cameras.items() if n["late_frames"] is not None}
     for name, numbers in cameras.items():
         yield from _error(name, numbers, [v for c, v in middle.items() if c != name], limits)
@@ -188,7 +188,7 @@ def _of_cameras(actor: Measured, limits: Thresholds) -> Iterator[Finding]:
 
 
 def _error(name: str, numbers: dict[str, Any], others: list[float], limits: Thresholds) -> Iterator[Finding]:
-    error, px = numbers["mm"]["median"], numbers["px"]["median"]
+    error, px = numbers["limbs_mm"]["median"], numbers["px"]["median"]  # hands and faces are seen by some cameras only
     if error is None:
         return
     if error > limits.error_mm:

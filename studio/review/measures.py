@@ -205,6 +205,7 @@ def _camera(found: Measured, c: int) -> dict[str, Any]:
         "mm": spread(error * found.scale[c], 1000),
         "all_seen_px": spread(found.error[c]),
         "groups": {g: {"detected": _share(seen[:, k].float().mean(-1) >= 0.5), "px": spread(error[:, k])} for g, k in found.groups.items()},
+        "limbs_mm": spread((error * found.scale[c])[:, [i for g in ("body", "feet") for i in found.groups.get(g, [])]], 1000),
         "shift": _shift(found, c),
         "late_frames": _lateness(found, c),
     }
