@@ -67,13 +67,16 @@ def main() -> None:
     options = parser.parse_args()
     table = compared(read_points(options.take / "export" / f"points_{options.actor}.csv"), read_trc(options.reference))
     overall = float(np.median([row["offset_removed"] for row in table.values()]))
+    report = json.loads((options.take / "report.json").read_text())
+    pixels = report["measures"][options.actor]["reprojection"]["px"]
     if options.json:
-        print(json.dumps({"joints": table, "median_of_joints_mm": overall}, indent=1))
+        print(json.dumps({"joints": table, "median_of_joints_mm": overall, "reprojection_px": pixels}, indent=1))
         return
     print(f"{'joint':16s} {'raw mm':>8s} {'offset removed mm':>18s} {'frames':>7s}")
     for name, row in table.items():
         print(f"{name:16s} {row['raw']:8.1f} {row['offset_removed']:18.1f} {row['frames']:7.0f}")
     print(f"median over joints, offset removed: {overall:.1f} mm")
+    print(f"reprojection of the fitted body: {pixels['median']:.1f} px median, {pixels['p90']:.1f} px for nine in ten")
 
 
 if __name__ == "__main__":

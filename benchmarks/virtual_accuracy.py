@@ -16,9 +16,9 @@ import torch
 
 from rigs.keypoints import COCO_WHOLEBODY
 from studio import pipeline
-from studio.evaluate import evaluate
+from studio.evaluate import evaluate, posed_of
 from studio.take import Take
-from studio.values import Keypoints2D
+from studio.values import Keypoints2D, Motion
 from studio.virtual import Truth, VirtualCapture, render_capture
 
 STAGES = ("track", "fit")
@@ -40,6 +40,13 @@ def exact_keypoints(take: Take, truth: Truth, seed: int) -> None:
         value.save(take.keypoints_folder / f"{name}.safetensors")
 
 
+def foretold(take: Take, truth: Truth) -> float:
+    """Mean squared error of the joints over what their sigma foretells; 1 where sigma is right."""
+    motion = Motion.load(take.motion_file(take.actors[0]))
+    off = posed_of(motion).joints - truth.joints[: len(motion.translation), 0]
+    return float((off.square().mean(-1) / motion.sigma**2).mean())
+
+
 def measured(folder: Path, seed: int, frames: int, exact: bool) -> dict[str, dict[str, float]]:
     """One seed: rendered where it is not, run, evaluated."""
     capture = render_capture(folder / f"test{seed}", VirtualCapture(frames=frames, seed=seed))
@@ -54,6 +61,7 @@ def measured(folder: Path, seed: int, frames: int, exact: bool) -> dict[str, dic
     for stage in STAGES:
         pipeline.step(take, stage, getattr(config, stage))
     rows = evaluate(take, capture / "truth.safetensors")
+    rows["foretold"] = {"squared error over sigma squared": foretold(take, Truth.load(capture / "truth.safetensors"))}
     rows["seconds"] = {"track and fit": time.monotonic() - begun}
     return rows
 
@@ -68,12 +76,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results = {seed: measured(options.folder, seed, options.frames, options.exact) for seed in options.seeds}
-    quantities = [q for q in next(iter(results.values())) if q != "seconds"]
+    quantities = [q for q in next(iter(results.values())) if q not in ("foretold", "seconds")]
     print(f"{'quantity':36s} " + " ".join(f"{'seed ' + str(s):>16s}" for s in results) + f" {'mean':>16s}")
     for quantity in quantities:
         cells = [(r[quantity]["error_mm"], r[quantity]["acceleration"]) for r in results.values()]
         mean = tuple(sum(c[i] for c in cells) / len(cells) for i in (0, 1))
         print(f"{quantity:36s} " + " ".join(f"{e:6.1f} mm {a:6.2f}" for e, a in [*cells, mean]))
+    ratios = [r["foretold"]["squared error over sigma squared"] for r in results.values()]
+    print(f"squared error of the joints over what sigma foretells: {sum(ratios) / len(ratios):.2f}")
     print("mean distance to the truth, mm, and acceleration error, m/s^2; synthetic people")
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
