@@ -178,7 +178,7 @@ def test_a_missing_system_library_is_named_with_its_package():
 
 def test_the_doctor_fails_a_machine_whose_module_does_not_import(tmp_path, monkeypatch):
     (tmp_path / "limping.py").write_text("raise ImportError('libEGL.so.1: cannot open shared object file')")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path(cli.__file__).parent.parent)]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path(cli.__file__).parents[2])]))
     finding = doctor._import("Limping", "limping")
     assert (finding.state, finding.remedy) == ("fail", "apt-get install -y libegl1")
 

@@ -1,0 +1,138 @@
+"""Verbs of the calibration: print a board, find the cameras, rewrite their files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from studio.cli.arguments import File, Text
+
+
+def board(
+    charuco: Text = None,
+    chessboard: Text = None,
+    apriltag: Text = None,
+    aruco: Text = None,
+    square: str = "40mm",
+    marker: Text = None,
+    dictionary: Text = None,
+    two_sided: Text = None,
+    page: Text = None,
+    pdf: Path = Path("board.pdf"),
+) -> None:
+    """Print a calibration board at true scale: a PDF with a ruler, and its description for `studio calibrate` beside it.
+
+    Args:
+        charuco: squares across x down, for example 5x7
+        chessboard: inner corners across x down
+        apriltag: markers across x down
+        aruco: markers across x down
+        square: side of a square; from marker to marker in a grid
+        marker: side of a marker's black square; by default three quarters of the square
+        dictionary: OpenCV's name of the markers' dictionary
+        two_sided: print a back too, for a board this thick, for example 5mm
+        page: A4, letter, A3, A2, A1 or A0; by default the smallest that fits
+        pdf: the file to write
+    """
+    from studio.board_print import described, print_board, title, with_yaml
+
+    given = {k: v for k, v in (("charuco", charuco), ("chessboard", chessboard), ("apriltag", apriltag), ("aruco", aruco)) if v}
+    if len(given) != 1:
+        raise ValueError("studio board: needs one of --charuco, --chessboard, --apriltag, --aruco, for example --charuco 5x7")
+    [(kind, counts)] = given.items()
+    made = described(kind, counts, square, marker, dictionary, two_sided)
+    print_board(made, pdf, page)
+    print(f"{pdf}: {title(made)}; description in {with_yaml(made, pdf)}")
+
+
+def calibrate(
+    videos: Annotated[Positional[tuple[Path, ...]], arg(metavar="VIDEO...", help_behavior_hint="")] = (),
+    /,
+    board: Text = None,
+    instants: File = None,
+    floor: Annotated[int | None, arg(metavar="INSTANT", help_behavior_hint="")] = None,
+    distance: Annotated[tuple[str, ...], arg(metavar="CAM:CAM:LENGTH...", help_behavior_hint="")] = (),
+    accept: bool = False,
+    from_people: Annotated[tuple[Path, ...], arg(metavar="VIDEO...|TAKE", help_behavior_hint="")] = (),
+    out: File = None,
+    height: Annotated[float | None, arg(metavar="METRES", help_behavior_hint="")] = None,
+    lenses: File = None,
+    same_lens: bool = False,
+    refine: File = None,
+    check: File = None,
+) -> int:
+    """Find the cameras from clips of a board, or of a person walking before them; check and refine cameras that are known.
+
+    Args:
+        videos: clips of a board, one per camera, named after it, or a folder of them
+        board: the board: board.yaml, or for example charuco:4x5:54mm:DICT_4X4_1000[:marker=40mm][:inverted][:legacy]
+        instants: table of which frames belong together (timestamps.csv); frames of one number by default
+        floor: number of the instant at which the board lies on the floor, print up: it becomes z = 0
+        distance: distances between cameras by the tape, to check the scale: cam01:cam02:2.35m
+        accept: end well although a gate fails
+        from_people: one video per camera, named after it; a folder of them; or the folder of a take
+        out: the cameras.yaml to write, or for a board the session or folder to write it into
+        height: the person's height, for the scale; without it the scale is a guess
+        lenses: a camera file whose lenses are known; the result is far more exact with it
+        same_lens: all cameras are of one model at one zoom
+        refine: a camera file to refine: each camera moves a little where the person shows that it must
+        check: a camera file to check: was a camera bumped, are two exchanged
+    """
+    if board is not None or videos:
+        return _calibrate_board(videos, board, out, instants, lenses, floor, distance, accept, bool(from_people))
+    from studio import calibrate as calibration
+
+    if not from_people:
+        raise ValueError("studio calibrate: needs VIDEO... --board BOARD, or --from-people VIDEO... (or a take's folder)")
+    if missing := [p for p in from_people if not p.exists()]:
+        raise FileNotFoundError(f"{missing[0]}: no such file or folder; give videos, a folder of them, or a take's folder")
+    if check is not None:
+        return calibration.check_with_people(from_people, check)
+    if out is None:
+        raise ValueError("studio calibrate: needs --out FILE, the cameras.yaml to write")
+    if refine is not None:
+        calibration.refine_from_people(from_people, refine, out)
+    else:
+        calibration.calibrate_from_people(from_people, out, height, lenses, same_lens)
+    return 0
+
+
+def _calibrate_board(
+    videos: Sequence[Path],
+    board: str | None,
+    out: Path | None,
+    instants: Path | None,
+    lenses: Path | None,
+    floor: int | None,
+    distance: Sequence[str],
+    accept: bool,
+    people: bool,
+) -> int:
+    """`studio calibrate VIDEO... --board`."""
+    if board is None or not videos or out is None or people:
+        wanted = "either VIDEO... or --from-people" if people else "--board" if board is None else "VIDEO..." if not videos else "--out DIR"
+        raise ValueError(f"studio calibrate: needs {wanted}, for example: clips/ --board charuco:5x7:40mm:DICT_4X4_50 --out session")
+    from studio.calibrate_boards import board_of, calibrate_from_boards, distance_of
+
+    known = [distance_of(d) for d in distance]
+    return calibrate_from_boards(videos, board_of(board), out, instants, lenses, floor, known, accept)
+
+
+def cameras(action: Positional[str], source: Positional[Path], target: Positional[Path], /) -> None:
+    """`studio cameras convert IN OUT`: rewrite a calibration in the format that OUT's name tells.
+
+    Args:
+        action: convert
+        source: a calibration: cameras.yaml, or another tool's file
+        target: the file to write
+    """
+    from calibration import formats
+
+    if action != "convert":
+        raise ValueError(f"studio cameras: {action!r} is not an action; use `studio cameras convert IN OUT`")
+    read = formats.read_cameras(source)
+    formats.write_cameras(read, target)
+    print(f"{target}: {len(read)} cameras: {', '.join(read.names)}")

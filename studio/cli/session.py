@@ -1,0 +1,99 @@
+"""Verbs around the takes: sessions, the demo, this machine, settings, virtual captures, training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, arg
+
+from studio.cli.arguments import PLAIN
+from studio.take import Session
+
+
+def new(session: Positional[Path], /) -> None:
+    """Make a session: a folder for the calibration and the takes of one camera setup.
+
+    Args:
+        session: the folder to make
+    """
+    if (session / "session.yaml").exists():
+        raise FileExistsError(f"{session / 'session.yaml'}: exists already; edit it, or choose another folder")
+    if (session / "take.yaml").exists():
+        raise FileExistsError(f"{session}: is a take; make the session in another folder")
+    made, wanted = Session(session).save(), session / "calibration/cameras.yaml"
+    print(f"{made}: put the calibration at {wanted}, then `studio add-take {session} NAME VIDEOS`")
+
+
+def add_take(session: Positional[Path], name: Positional[str], videos: Positional[tuple[Path, ...]], /, copy: bool = False) -> None:
+    """Add a take to a session.
+
+    Args:
+        session: the session's folder
+        name: the take's name
+        videos: one video per camera, named after it, or a folder of them
+        copy: copy the videos instead of linking to them
+    """
+    folder = Session.open(session).add(name, videos, copy)
+    print(f"{folder}: run it with `studio run {folder}`")
+
+
+def settings() -> None:
+    """Print every stage's settings with their defaults as YAML, to save, edit and pass to `studio run --settings`."""
+    import yaml
+
+    from studio import pipeline
+    from studio.settings import plain
+
+    print(yaml.safe_dump(plain(pipeline.Config()), sort_keys=False), end="")
+
+
+def doctor() -> int:
+    """Check this machine: Python, libraries, networks, codecs, disk, and what to do about what is missing."""
+    from studio.doctor import examine
+
+    return examine()
+
+
+def demo(out: Positional[Path] = Path("demo"), /, frames: int = 90, seed: int = 0, force: bool = False) -> None:
+    """Render a virtual capture, run the whole job on it, and measure the result against the exact truth.
+
+    Args:
+        out: folder for it
+        frames: how many frames
+        seed: another seed, another person and performance
+        force: do everything again
+    """
+    from studio.demo import demo
+
+    demo(out, frames, seed, force)
+
+
+def virtual(argv: Sequence[str]) -> None:
+    """Render a virtual capture: videos, cameras.yaml and the exact truth."""
+    from studio.virtual import VirtualCapture, render_capture
+
+    def verb(out: Path, config: VirtualCapture) -> None:
+        print(f"{render_capture(out, config)}: videos, cameras.yaml, truth.safetensors")
+
+    verb.__annotations__ = {"out": Positional[Path], "config": Annotated[VirtualCapture, arg(name="")]}
+    verb.__defaults__ = (VirtualCapture(),)
+    tyro.cli(verb, prog="studio virtual", args=list(argv), description=virtual.__doc__, config=PLAIN)
+
+
+def train(what: Positional[str], captures: Positional[tuple[Path, ...]], /, network: str = "mediapipe") -> None:
+    """`studio train landmarks CAPTURE...`: learn from virtual captures where on the body a network puts its landmarks.
+
+    Args:
+        what: landmarks
+        captures: folders that `studio virtual` rendered, one person each
+        network: whose landmarks: mediapipe
+    """
+    if what != "landmarks":
+        raise ValueError(f"studio train: {what!r} cannot be trained; use `studio train landmarks CAPTURE...`")
+    from studio.train.landmarks import learn_from
+
+    for name, p in learn_from(captures, network).items():
+        print(f"{name:24s} {p.count:6d} sightings, scatter {1000 * p.before:5.1f} -> {1000 * p.scatter:5.1f} mm")
