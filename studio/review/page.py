@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from studio.review import figures
+from studio.review.document import card, document, heading, viewer
 from studio.review.findings import Finding
 from studio.review.markup import Markup, joined, number, table, tag
 from studio.review.material import Material
@@ -18,7 +18,6 @@ from studio.review.measures import REGIONS, Measured, over_time
 from studio.review.overlays import COLOURS, FITTED, REJECTED, TRUSTED
 from studio.review.scene import Playback
 
-HERE = Path(__file__).parent
 WORDS = {"good": "good", "stop": "stop", "look": "look at", "note": "note"}
 BINS = 240
 """Most columns of a plot over time."""
@@ -43,33 +42,15 @@ def page(
     strips: list[Thumbnail],
 ) -> str:
     """The whole document."""
-    sections = [
-        _section("findings", "Findings", _findings(found)),
-        _section("playback", "Playback", _playback(material, film)),
-        _section("overlays", "Overlays", _overlays(material, strips)),
-        *(_section(f"numbers-{i}", f"Numbers: {actor.actor}", _numbers(material, actor)) for i, actor in enumerate(actors)),
-        _section("stages", "From the stages", _stages(summary["notes"])) if summary["notes"] else None,
-        _section("provenance", "Provenance", _provenance(summary)),
+    sections: list[tuple[str, str, object]] = [
+        ("findings", "Findings", _findings(found)),
+        ("playback", "Playback", _playback(material, film)),
+        ("overlays", "Overlays", _overlays(material, strips)),
+        *((f"numbers-{i}", f"Numbers: {actor.actor}", _numbers(material, actor)) for i, actor in enumerate(actors)),
+        *([("stages", "From the stages", _stages(summary["notes"]))] if summary["notes"] else []),
+        ("provenance", "Provenance", _provenance(summary)),
     ]
-    links = [("findings", "Findings"), ("playback", "Playback"), ("overlays", "Overlays")]
-    links += [(f"numbers-{i}", f"Numbers: {a.actor}") for i, a in enumerate(actors)]
-    links += [("stages", "Stages")] if summary["notes"] else []
-    menu = tag(
-        "nav", tag("div", [tag("a", words, href=f"#{where}") for where, words in [*links, ("provenance", "Provenance")]], class_="inside")
-    )
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", f"{summary['take']}: take report"),
-        tag("style", Markup((HERE / "page.css").read_text())),
-    )
-    body = tag("body", _head(summary), menu, tag("main", sections), _foot(), tag("script", Markup((HERE / "page.js").read_text())))
-    return "<!doctype html>\n" + tag("html", head, body, lang="en")
-
-
-def _section(where: str, title: str, *inside: object) -> Markup:
-    return tag("section", tag("h2", title), inside, id=where)
+    return document(f"{summary['take']}: take report", _head(summary), sections, _foot())
 
 
 def _head(summary: dict[str, Any]) -> Markup:
@@ -85,18 +66,8 @@ def _head(summary: dict[str, Any]) -> Markup:
         "Timecode of video frame 0": summary["timecode"],
         "Report made": summary["date"],
     }
-    level = summary["verdict"]["level"]
-    return tag(
-        "header",
-        tag(
-            "div",
-            tag("div", "Take report", class_="eyebrow"),
-            tag("h1", summary["take"]),
-            tag("div", summary["verdict"]["text"], class_=f"verdict {level}"),
-            tag("dl", [tag("div", tag("dt", k), tag("dd", v)) for k, v in facts.items()], class_="facts"),
-            class_="inside",
-        ),
-    )
+    said = summary["verdict"]
+    return heading("Take report", summary["take"], said["level"], said["text"], facts)
 
 
 def _findings(found: list[Finding]) -> Markup:
@@ -134,9 +105,7 @@ def _playback(material: Material, film: Playback | None) -> Markup:
         "scrubs. Yellow points are triangulated keypoints, grid cells half a metre. Faces stay neutral here and at most four joints "
         "move a vertex; the exported files hold everything."
     )
-    return joined(
-        tag("iframe", srcdoc=film.html, title="3D playback", loading="lazy", allowfullscreen=True), tag("p", words, class_="caption")
-    )
+    return viewer(film.html, "3D playback", words)
 
 
 def _overlays(material: Material, strips: list[Thumbnail]) -> Markup:
@@ -183,19 +152,13 @@ def _numbers(material: Material, actor: Measured) -> Markup:
         intro += f" The take is long: errors are those of one frame in {actor.every}, evenly over all of it."
     return joined(
         tag("p", intro),
-        _card("Cameras", _camera_table(numbers["cameras"])),
-        _card("Parts of the body", _group_table(numbers["groups"])),
-        _card("Error over time, median of each camera", _error_plot(material, actor)),
-        _card("Error, camera by time", _error_map(material, actor)),
-        tag(
-            "div", _card("Limb lengths, mm", _bone_table(numbers["bones"])), _card("Feet and body", _feet_and_shape(numbers)), class_="two"
-        ),
+        card("Cameras", _camera_table(numbers["cameras"])),
+        card("Parts of the body", _group_table(numbers["groups"])),
+        card("Error over time, median of each camera", _error_plot(material, actor)),
+        card("Error, camera by time", _error_map(material, actor)),
+        tag("div", card("Limb lengths, mm", _bone_table(numbers["bones"])), card("Feet and body", _feet_and_shape(numbers)), class_="two"),
         _uncertainty(material, actor),
     )
-
-
-def _card(title: str, *inside: object) -> Markup:
-    return tag("div", tag("h3", title, style="margin-top:0"), inside, class_="card")
 
 
 def _camera_table(cameras: dict[str, Any]) -> Markup:
@@ -310,11 +273,11 @@ def _uncertainty(material: Material, actor: Measured) -> Markup | None:
     keep = np.isfinite(cells).any(1)
     names = [n for n, there in zip(motion.joints, np.atleast_1d(keep).tolist(), strict=True) if there]
     return joined(
-        _card(
+        card(
             "Uncertainty over time, median standard deviation of the joints' positions",
             Markup(figures.lines(curves, *_span(material), "mm")),
         ),
-        _card(
+        card(
             "Uncertainty, joint by time",
             tag(
                 "details",
@@ -331,7 +294,7 @@ def _stages(notes: dict[str, Any]) -> Markup:
     for stage, note in notes.items():
         numbers = note.get("numbers") or {}
         if numbers:
-            cards.append(_card(stage.capitalize(), _noted(numbers)))
+            cards.append(card(stage.capitalize(), _noted(numbers)))
     return joined(cards) if cards else tag("p", "The stages noted nothing but the warnings above.", class_="quiet")
 
 
@@ -371,7 +334,7 @@ def _provenance(summary: dict[str, Any]) -> Markup:
     )
     files = table(("Input", "Where"), [*summary["videos"].items(), ("cameras", summary["cameras_file"])], left=2)
     return joined(
-        tag("div", _card("Made with", versions, tag("h3", "Inputs"), files), _card("Limits of the findings", limits), class_="two"),
+        tag("div", card("Made with", versions, tag("h3", "Inputs"), files), card("Limits of the findings", limits), class_="two"),
     )
 
 

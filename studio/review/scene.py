@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
-import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +14,7 @@ from torch import Tensor
 
 from rigs import rotation
 from studio.review.material import Material
+from studio.review.offline import add_cameras, add_floor, offline, viewpoint
 from studio.review.overlays import COLOURS
 from studio.values import Motion
 
@@ -24,8 +22,6 @@ BONES_A_VERTEX = 4
 """What the viewer skins with."""
 ASIDE = (0.0, 0.0, -500.0)
 YELLOW = (250, 180, 40)
-CELL, SECTION = (150, 150, 155), (125, 125, 130)
-"""Greys that are quiet on white and on black."""
 
 
 @dataclass(frozen=True)
@@ -44,39 +40,17 @@ def playback(material: Material, most_frames: int = 600, most_fps: float = 30.0)
     fps = material.fps or most_fps
     step = max(math.ceil(fps / most_fps - 1e-6), math.ceil(material.count / most_frames), 1)
     frames = list(range(0, material.count, step))
-    silent = io.StringIO()
-    with contextlib.redirect_stdout(silent):
-        server = viser.ViserServer(host="127.0.0.1", port=_free_port(), verbose=False)
-        try:
-            html = _recorded(server, material, frames, step / fps)
-        finally:
-            server.stop()
-    # The viewer follows the reader's system as the rest of the report does.
-    html = html.replace("{darkMode:false}", "{darkMode:matchMedia('(prefers-color-scheme: dark)').matches}")
+    html = offline(lambda server: _recorded(server, material, frames, step / fps))
     return Playback(html, len(frames), step)
 
 
 def _recorded(server: viser.ViserServer, material: Material, frames: list[int], pause: float) -> str:
     scene = server.scene
-    scene.set_up_direction("+z")
-    scene.configure_environment_map(hdri=None)
-    scene.add_light_hemisphere("/light/sky", sky_color=(255, 255, 255), ground_color=(120, 115, 110), intensity=4.0)
-    scene.world_axes.visible = False
     middle, reach = _volume(material, frames)
-    side = 2 * math.ceil(reach + 1)
-    scene.add_grid(
-        "/floor",
-        side,
-        side,
-        position=(round(middle[0]), round(middle[1]), 0.0),
-        cell_size=0.5,
-        section_size=1.0,
-        cell_color=CELL,
-        section_color=SECTION,
-    )
-    _add_cameras(scene, material, reach)
+    add_floor(scene, middle, reach)
+    add_cameras(scene, material.cameras, reach)
     server.initial_camera.look_at = (middle[0], middle[1], 0.9)
-    server.initial_camera.position = _viewpoint(material, middle)
+    server.initial_camera.position = viewpoint(material.cameras, middle, away=2.7, height=1.6)
     actors = [_Figure(scene, material, actor, number, frames) for number, actor in enumerate(material.actors)]
     for figure in actors:
         figure.show(0)
@@ -98,38 +72,6 @@ def _volume(material: Material, frames: list[int]) -> tuple[tuple[float, float],
     middle = points.median(0).values[:2] if len(points) else material.cameras.position.mean(0)[:2].float()
     reach = (material.cameras.position[:, :2].float() - middle).norm(dim=-1).max()
     return (float(middle[0]), float(middle[1])), min(float(reach), 50.0)
-
-
-def _viewpoint(material: Material, middle: tuple[float, float], away: float = 2.7, height: float = 1.6) -> tuple[float, float, float]:
-    """Half-way between two neighbouring cameras, so that none stands in the picture; of all gaps the one nearest to -y."""
-    x, y = (material.cameras.position[:, :2].float() - torch.tensor(middle)).unbind(-1)
-    angles = torch.atan2(y, x).sort().values
-    gaps = torch.diff(angles, append=angles[:1] + 2 * math.pi)
-    middles = angles + gaps / 2
-    best = middles[(middles.sin() - 0.3 * gaps).argmin()].item()  # a wide gap counts as some turning
-    return middle[0] + away * math.cos(best), middle[1] + away * math.sin(best), height
-
-
-def _add_cameras(scene: viser.SceneApi, material: Material, reach: float) -> None:
-    """A frustum and a name at every camera."""
-    cameras = material.cameras
-    turns = rotation.quaternion(cameras.R_camera_world.mT).numpy()
-    for c, name in enumerate(cameras.names):
-        width, height = cameras.size[c].tolist()
-        fov = 2 * math.atan(height / 2 / float(cameras.focal[c, 1]))
-        place = cameras.position[c].numpy()
-        scene.add_camera_frustum(
-            f"/cameras/{c}",
-            fov,
-            width / height,
-            scale=max(0.12, 0.04 * reach),
-            thickness=1.5,
-            thickness_units="screen",
-            color=(120, 120, 130),
-            wxyz=turns[c],
-            position=place,
-        )
-        scene.add_label(f"/cameras/{c}/name", name, font_screen_scale=0.9, anchor="bottom-center")
 
 
 class _Figure:
@@ -189,10 +131,3 @@ def strongest(weights: Float[Tensor, "V J"], most: int = BONES_A_VERTEX) -> Floa
     top = weights.topk(min(most, weights.shape[1]), dim=-1)
     kept = torch.zeros_like(weights).scatter(-1, top.indices, top.values)
     return kept / kept.sum(-1, keepdim=True).clamp_min(1e-12)
-
-
-def _free_port() -> int:
-    """A port nobody listens on; the viewer's server never serves anything here, but it insists on one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
