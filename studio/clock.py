@@ -7,6 +7,7 @@ A camera's own time is zero at its first frame. `master time = offset + own time
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from studio.freshness import write_text
-from studio.interpolation import Track2D, between
+from studio.interpolation import EXACT, Track2D, between
 from studio.stored import OnDisk
 from studio.values import Footage, KeypointFiles, Keypoints2D
 
@@ -181,18 +182,20 @@ class OneCamera:
     """The master's."""
     own: Float[Tensor, "T"]
     """The camera's own time of the frames on disk, s."""
+    first: int
+    """The master's first frame."""
     frames: int
-    """The master's, from the number of the file's first frame on."""
+    """The master's, from `first` on."""
 
     @cached_property
     def facts(self) -> Keypoints2D:
         """The value without a frame."""
-        return replace(self.disk.facts, fps=self.fps)
+        return replace(self.disk.facts, fps=self.fps, first_frame=self.first)
 
     def cut(self, frames: slice) -> Keypoints2D:
         """Some consecutive frames of the master."""
         begin, end, _ = frames.indices(self.frames)
-        begin, end = begin + self.facts.first_frame, max(begin, end) + self.facts.first_frame
+        begin, end = begin + self.first, max(begin, end) + self.first
         wanted = self.clock.own(torch.arange(begin, end, dtype=torch.float64) / self.fps)
         low, high = 0, 0
         if len(wanted):
@@ -220,16 +223,29 @@ class OnMasterClock:
 
 
 def sync_of(take: Take) -> Sync | None:
-    """The clocks that this take's stages follow; None where its videos are taken as they are."""
+    """The clocks that this take's stages follow; None where the frames of one number belong together in videos as long as each other.
+
+    Where nothing was found or is to be followed, videos of different rates began together, and so did videos of different lengths.
+    """
     path = take.keypoints_folder.parent / FILE
-    if not path.is_file():
-        return None
-    sync = Sync.load(path)
-    if not sync.use:
-        return None
-    if missing := [c for c in take.videos if c not in sync.cameras]:
-        raise ValueError(f"{path}: says nothing of camera {missing[0]!r}; add it, or delete the file and run `studio sync` again")
-    return sync
+    sync = Sync.load(path) if path.is_file() else None
+    if sync is not None and sync.use:
+        if missing := [c for c in take.videos if c not in sync.cameras]:
+            raise ValueError(f"{path}: says nothing of camera {missing[0]!r}; add it, or delete the file and run `studio sync` again")
+        return sync if take.rate is None else replace(sync, fps=take.rate)
+    if not take.one_rate:
+        return together(take)
+    counts = {c: i.frames for c, i in take.probes.items()}
+    if len(set(counts.values())) > 1:  # by number, whatever the time stamps say
+        return together(take, {c: tuple(t / take.fps for t in range(n)) for c, n in counts.items()})
+    return None
+
+
+def together(take: Take, frame_times: dict[str, tuple[float, ...]] | None = None) -> Sync:
+    """The clocks of cameras that all began at the same moment."""
+    names = sorted(take.videos)
+    clocks = {c: CameraClock(source="reference" if c == names[0] else "given") for c in names}
+    return Sync(names[0], take.fps, clocks, frame_times=frame_times)
 
 
 def own_times(take: Take, camera: str, sync: Sync | None = None) -> Float[Tensor, "T"]:
@@ -243,6 +259,19 @@ def own_times(take: Take, camera: str, sync: Sync | None = None) -> Float[Tensor
 
     stamps = times(take.videos[camera])
     return stamps - stamps[0]
+
+
+def own_frames(take: Take, camera: str, frames: tuple[int, int]) -> tuple[int, int]:
+    """First and one past the last of a camera's own frames needed for the master's `frames`; empty where it did not record then."""
+    sync = sync_of(take)
+    if sync is None:
+        return frames
+    own = own_times(take, camera, sync)
+    low, high = sync.cameras[camera].own(torch.tensor(frames, dtype=torch.float64) / sync.fps).tolist()
+    step = 0.25 / float(take.probes[camera].fps)  # an instant this near to a frame asks for no neighbour
+    first = int((own <= low + step).sum()) - 1
+    last = int((own < high - 1 / sync.fps - step).sum()) + 1
+    return max(first, 0), last
 
 
 def footage(take: Take, cameras: Sequence[str]) -> Footage:
@@ -259,17 +288,26 @@ def footage(take: Take, cameras: Sequence[str]) -> Footage:
 
 
 def seen(take: Take, sync: Sync, disks: Mapping[str, OnDisk[Keypoints2D]]) -> dict[str, OneCamera]:
-    """Cameras' files on the take's clock; as many frames as the master has while two cameras see anything."""
+    """Cameras' files on the take's clock: the take's frames while two cameras record; a camera sees nothing before and after its own."""
     own = {c: own_times(take, c, sync)[d.facts.first_frame :][: d.frames] for c, d in disks.items()}
     if short := [c for c, d in disks.items() if len(own[c]) < d.frames]:
         raise ValueError(
             f"{take.folder / FILE}: camera {short[0]!r} has keypoints of {disks[short[0]].frames} frames, but times "
             f"of {len(own[short[0]])}; delete the file and run `studio sync` again, or import the table that belongs to these videos"
         )
-    ends = sorted(float(sync.cameras[c].master(t[-1:])[0]) for c, t in own.items() if len(t))
-    first = min(d.facts.first_frame for d in disks.values())
-    count = int((ends[-2] if len(ends) > 1 else ends[-1]) * sync.fps + 1e-6) + 1 - first if ends else 0
-    return {c: OneCamera(d, sync.cameras[c], sync.fps, own[c], max(count, 0)) for c, d in disks.items()}
+    first, last = _overlap([sync.cameras[c].master(t[[0, -1]]).tolist() for c, t in own.items() if len(t)], sync.fps)
+    if take.frames is not None:
+        first, last = max(first, take.frames[0]), min(last, take.frames[1])
+    return {c: OneCamera(d, sync.cameras[c], sync.fps, own[c], first, max(last - first, 0)) for c, d in disks.items()}
+
+
+def _overlap(recorded: list[list[float]], fps: float) -> tuple[int, int]:
+    """First and one past the last frame of the master that two cameras recorded, frame 0 at the earliest."""
+    if not recorded:
+        return 0, 0
+    starts, ends = sorted(r[0] for r in recorded), sorted(r[1] for r in recorded)
+    begin, end = (starts[1], ends[-2]) if len(recorded) > 1 else (starts[0], ends[0])
+    return max(math.ceil(begin * fps - EXACT), 0), math.floor(end * fps + EXACT) + 1
 
 
 def video_frame(take: Take, camera: str, frame: int) -> int:

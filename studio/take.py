@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Session", "Take", "fresh", "seal", "stamp"]
 SESSION_KEYS = ("cameras", "actors", "body")
-TAKE_KEYS = ("cameras", "actors", "body", "frames", "timecode", "videos")
-SAME_RATE = 1e-3
-"""Videos whose frame rates differ by more than this fraction do not show the same instants."""
+TAKE_KEYS = ("cameras", "actors", "body", "frames", "fps", "timecode", "videos")
+SAME_RATE = 2e-4
+"""Frame rates that differ by no more than this fraction are one nominal rate: crystals differ by less, 29.97 and 30 by five times more."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,13 @@ class Take:
     cameras_file: Path
     """Any camera file that `calibration.formats.read_cameras` reads."""
     frames: tuple[int, int] | None = None
-    """First and one past the last video frame; None for all."""
+    """First and one past the last frame on the take's clock, which are video frames where all began together at one rate; None for all."""
     actors: tuple[str, ...] = ("actor",)
     body: str = "makehuman"
     timecode: str = "00:00:00:00"
-    """Of video frame 0, HH:MM:SS:FF."""
+    """Of frame 0, HH:MM:SS:FF."""
+    rate: float | None = None
+    """Frames a second of the result; None for the videos' most common (`fps` in take.yaml)."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """What was odd about the files, for the report."""
 
@@ -64,6 +66,8 @@ class Take:
             raise ValueError(f"{self.folder}: actor {wrong[0]!r} cannot be part of a file name; use letters, digits, space, dot, - and _")
         if not re.fullmatch(r"\d\d:\d\d:\d\d[:;]\d\d", self.timecode):
             raise ValueError(f"{self.folder}: timecode {self.timecode!r} is not HH:MM:SS:FF")
+        if self.rate is not None and not 1 <= self.rate <= 1000:
+            raise ValueError(f"{self.folder}: fps {self.rate:g}: needs 1 to 1000 frames a second")
 
     @classmethod
     def open(cls, folder: Path) -> Take:
@@ -85,7 +89,7 @@ class Take:
         listed = facts.get("videos")
         found = {c: folder / v for c, v in listed.items()} if isinstance(listed, dict) else [folder / v for v in listed or ["videos"]]
         known = {k: v for k, v in {**session, **facts}.items() if k in ("actors", "body", "frames", "timecode")}
-        return cls.of(found, cameras, folder, **known)
+        return cls.of(found, cameras, folder, rate=float(facts["fps"]) if "fps" in facts else None, **known)
 
     @classmethod
     def of(cls, videos: dict[str, Path] | Sequence[Path], cameras_file: Path, folder: Path, **facts: Any) -> Take:
@@ -117,6 +121,7 @@ class Take:
             "cameras": _relative(self.cameras_file, self.folder),
             "videos": {c: _relative(v, self.folder) for c, v in self.videos.items()},
             "frames": list(self.frames) if self.frames else None,
+            "fps": self.rate,
             "actors": list(self.actors),
             "body": self.body,
             "timecode": self.timecode,
@@ -152,58 +157,52 @@ class Take:
 
     @property
     def fps(self) -> float:
-        """Frames a second of all videos; a `ValueError` where they differ."""
-        rates = {c: i.fps for c, i in self.probes.items()}
-        low, high = min(rates, key=rates.__getitem__), max(rates, key=rates.__getitem__)
-        if rates[high] - rates[low] > SAME_RATE * rates[high]:
-            raise ValueError(
-                f"{self.videos[low]} runs at {float(rates[low]):g} frames a second, {self.videos[high]} at {float(rates[high]):g}: "
-                f"the cameras {low!r} and {high!r} do not show the same instants. Record at one rate, or convert with "
-                f"`ffmpeg -i IN -r {float(rates[low]):g} OUT`"
-            )
-        return float(rates[low])
+        """Frames a second of the result: as asked for, else the most common rate of the videos, the highest among equally common ones."""
+        if self.rate is not None:
+            return self.rate
+        even = [float(i.fps) for i in self.probes.values() if not i.variable]
+        rates = even or [float(i.fps) for i in self.probes.values()]  # a varying one's mean is nobody's rate
+        return max(rates, key=lambda r: (sum(_alike(r, other) for other in rates), r))
+
+    @property
+    def one_rate(self) -> bool:
+        """Whether all videos have the result's rate."""
+        return all(_alike(float(i.fps), self.fps) for i in self.probes.values())
 
     @property
     def span(self) -> tuple[int, int]:
-        """First and one past the last frame to work on: `frames` cut to the shortest video."""
-        shortest = min(self.probes, key=lambda c: self.probes[c].frames)
-        count = self.probes[shortest].frames
+        """First and one past the last frame to work on if the cameras began together: `frames`, as far as two videos last."""
+        longest = sorted(self.probes, key=lambda c: self.probes[c].duration)[-2]
+        info = self.probes[longest]
+        count = info.frames if _alike(float(info.fps), self.fps) else max(int(info.duration * self.fps + 1e-6), 1)
         first, last = self.frames or (0, count)
         if first >= count:
             raise ValueError(
-                f"{self.videos[shortest]}: has {count} frames; the take starts at frame {first}. Correct --frames or `frames` in take.yaml"
+                f"{self.videos[longest]}: has {count} frames; the take starts at frame {first}. Correct --frames or `frames` in take.yaml"
             )
         return first, min(last, count)
 
+    def stretch(self, camera: str) -> tuple[int, int]:
+        """First and one past the last of a camera's own frames that show `frames` by what is known of its clock; at least one frame."""
+        count = self.probes[camera].frames
+        if self.frames is None:
+            return 0, count
+        from studio.clock import own_frames
+
+        first, last = own_frames(self, camera, self.frames)
+        first = min(max(first, 0), count - 1)
+        return first, max(min(last, count), first + 1)
+
     def checked(self) -> Take:
-        """The take with `frames` filled in and its videos' oddities among the warnings; a `ValueError` where they do not fit together."""
-        _ = self.fps
+        """The take with its videos' oddities among the warnings; a `ValueError` where they do not fit together."""
         _ = self.cameras()  # a calibration for other videos is told before hours of detection, not after
-        first, last = self.span
-        counts = {c: i.frames for c, i in self.probes.items()}
-        odd = list(self.warnings)
-        if len(set(counts.values())) > 1:
-            short = min(counts, key=counts.__getitem__)
-            listed = ", ".join(f"{c} {n}" for c, n in counts.items())
-            odd.append(
-                f"The videos have different numbers of frames ({listed}); frames {first} to {last - 1} are used. "
-                f"Does {short} start or stop elsewhere?"
-            )
-        for name, info in self.probes.items():
-            if info.promised > info.frames:
-                odd.append(
-                    f"Video {self.videos[name].name} is cut off: its header promises {info.promised} frames, it holds {info.frames}."
-                )
-            if info.variable:
-                odd.append(
-                    f"Video {self.videos[name].name} has a varying frame rate; its frames may not show the same instants as the others'."
-                )
+        last = self.span[1]
         from calibration.gates import doubts
 
-        odd += doubts(self.cameras_file)
+        odd = [*self.warnings, *_oddities(self), *doubts(self.cameras_file)]
         if self.frames and last < self.frames[1]:
-            odd.append(f"Frames up to {self.frames[1]} were asked for; the shortest video ends at {last}.")
-        take = replace(self, frames=(first, last), warnings=tuple(odd))
+            odd.append(f"Frames up to {self.frames[1]} were asked for; the videos end at {last}.")
+        take = replace(self, warnings=tuple(odd))
         take.__dict__["probes"] = self.probes
         return take
 
@@ -228,7 +227,8 @@ class Take:
     @property
     def facts(self) -> dict[str, Any]:
         """What results depend on besides files."""
-        return {"frames": self.frames, "actors": self.actors, "body": self.body, "timecode": self.timecode, "cameras": sorted(self.videos)}
+        told = {"frames": self.frames, "actors": self.actors, "body": self.body, "timecode": self.timecode, "cameras": sorted(self.videos)}
+        return told if self.rate is None else {**told, "fps": self.rate}
 
     @property
     def keypoints_folder(self) -> Path:
@@ -298,6 +298,31 @@ class Session:
         return folder
 
 
+def _alike(one: float, other: float) -> bool:
+    """Whether two frame rates are one nominal rate."""
+    return abs(one - other) <= SAME_RATE * max(one, other)
+
+
+def _oddities(take: Take) -> list[str]:
+    """In plain sentences, where a take's videos are unlike each other or unlike what they promise."""
+    odd, infos = [], take.probes
+    if not take.one_rate:
+        listed = ", ".join(f"{c} {float(i.fps):.5g}" for c, i in infos.items())
+        odd.append(f"The videos have different rates ({listed} frames/s); the result has {take.fps:.5g}.")
+    elif len({i.frames for i in infos.values()}) > 1:
+        short = min(infos, key=lambda c: infos[c].frames)
+        listed = ", ".join(f"{c} {i.frames}" for c, i in infos.items())
+        odd.append(
+            f"The videos have different numbers of frames ({listed}); each counts while it lasts. Does {short} start or stop elsewhere?"
+        )
+    for name, info in infos.items():
+        if info.promised > info.frames:
+            odd.append(f"Video {take.videos[name].name} is cut off: its header promises {info.promised} frames, it holds {info.frames}.")
+        if info.variable:
+            odd.append(f"Video {take.videos[name].name} has a varying frame rate; its frames count at their time stamps.")
+    return odd
+
+
 def _relative(path: Path, folder: Path) -> str:
     path, folder = path.resolve(), folder.resolve()
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
@@ -316,6 +341,7 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "actors": ("a list of names", lambda v: isinstance(v, list) and all(isinstance(a, str) for a in v)),
     "body": ("a name or a file name", lambda v: isinstance(v, str)),
     "frames": ("[first, last + 1]", lambda v: isinstance(v, list) and len(v) == 2 and all(type(n) is int for n in v)),
+    "fps": ("a number of frames a second", lambda v: type(v) in (int, float)),
     "timecode": ("'HH:MM:SS:FF' in quotes", lambda v: isinstance(v, str)),
     "videos": ("a mapping camera: file, or a list of files", lambda v: isinstance(v, list | dict)),
 }

@@ -115,24 +115,39 @@ def test_cameras_are_those_with_a_video_at_the_videos_resolution(footage):
     assert torch.allclose(large + 0.5, 2 * (small + 0.5))  # image corners, not pixel centres, scale by two
 
 
-def test_the_shortest_video_decides_and_is_named(footage):
+def test_unequal_lengths_are_said_and_count_while_two_videos_last(footage):
     film(footage / "videos/right.mp4", frames=4)
+    film(footage / "videos/top.mp4", frames=9)
     take = opened(footage).checked()
-    assert take.frames == (0, 4)
+    assert take.span == (0, 6) and take.stretch("right") == (0, 4) and take.stretch("top") == (0, 9)
     assert any("right 4" in w and "left 6" in w for w in take.warnings)
-    assert opened(footage, frames=(1, 3)).checked().frames == (1, 3)
-    assert any("ends at 4" in w for w in opened(footage, frames=(0, 6)).checked().warnings)
+    part = opened(footage, frames=(1, 5)).checked()
+    assert part.span == (1, 5) and part.stretch("right") == (1, 4) and part.stretch("top") == (1, 5)
+    assert any("end at 6" in w for w in opened(footage, frames=(0, 8)).checked().warnings)
+    with pytest.raises(ValueError, match="starts at frame 6"):
+        opened(footage, frames=(6, 8)).checked()
 
 
-def test_different_rates_are_refused_with_names_and_remedy(footage):
-    film(footage / "videos/right.mp4", fps=25)
-    with pytest.raises(ValueError, match=r"right\.mp4 runs at 25 .*(left|top).*30.*ffmpeg"):
-        opened(footage).checked()
+def test_the_most_common_rate_is_the_results_unless_another_is_asked_for(footage):
+    film(footage / "videos/right.mp4", frames=12, fps=60)
+    take = opened(footage).checked()
+    assert take.fps == 30 and not take.one_rate and any("right 60" in w for w in take.warnings)
+    assert opened(footage, frames=(2, 4)).stretch("left") == (2, 4) and opened(footage, frames=(2, 4)).stretch("right") == (4, 7)
+    (footage / "videos/top.mp4").unlink()
+    assert opened(footage).fps == 60  # among equally common ones the highest: nothing seen is lost
+    asked = opened(footage, rate=50.0)
+    asked.save()
+    assert asked.fps == 50 and Take.open(footage / "out") == asked and asked.facts != opened(footage).facts
+    (footage / "out/take.yaml").write_text("cameras: ../cameras.yaml\nvideos: [../videos]\nfps: 0.5\n")
+    with pytest.raises(ValueError, match=r"fps 0\.5: needs 1 to 1000"):
+        Take.open(footage / "out")
 
 
-def test_a_thousandth_of_rate_is_tolerated(footage):
-    film(footage / "videos/right.mp4", fps=Fraction(30000, 1001))  # NTSC beside 30: 0.1 %
-    assert opened(footage).checked().fps == pytest.approx(30, rel=2e-3)
+def test_ntsc_is_not_taken_for_30_and_the_same_rate_with_another_crystal_is(footage):
+    film(footage / "videos/right.mp4", fps=Fraction(30000, 1001))
+    assert not opened(footage).one_rate and opened(footage).fps == 30
+    film(footage / "videos/right.mp4", fps=Fraction(300_030, 10_000))
+    assert opened(footage).one_rate
 
 
 def test_notes_come_back_as_the_stages_left_them(footage):

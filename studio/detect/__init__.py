@@ -81,7 +81,7 @@ def _outputs(take: Take, camera: str) -> tuple[Path, Path]:
 
 def _pieces(take: Take, camera: str, config: DetectConfig) -> Iterator[Piece]:
     """One camera's job, cut up."""
-    first, last = take.span
+    first, last = take.stretch(camera)
     # What does not change a number is not part of the record.
     facts = {k: v for k, v in asdict(config).items() if k not in ("workers", "keypoints")}
     template = Piece(
@@ -90,7 +90,7 @@ def _pieces(take: Take, camera: str, config: DetectConfig) -> Iterator[Piece]:
         first=first,
         last=last,
         begin=first,
-        fps=float(take.fps),
+        fps=float(take.probes[camera].fps),
         detector=config.detector,
         settings={"search_every": config.search_every, "regions": config.regions},
         people=config.people if config.detector == "mediapipe" else 1,
@@ -203,15 +203,16 @@ def _work(pieces: list[Piece], counter: Any, stop: Any, sender: Any) -> None:
 def _imported(take: Take, config: DetectConfig, started: float) -> Path:
     """The keypoints another program found."""
     assert config.keypoints is not None
-    first, last = take.span
+    names = sorted(take.videos)
     sizes = {camera: (info.width, info.height) for camera, info in take.probes.items()}
-    whole = read_keypoints(config.keypoints, sorted(take.videos), float(take.fps), first, last, sizes)
-    record = stamp([config.keypoints], {"frames": [first, last]})
+    parts = {camera: take.stretch(camera) for camera in names}
+    first, last = min(a for a, _ in parts.values()), max(b for _, b in parts.values())
+    whole = read_keypoints(config.keypoints, names, float(take.fps), first, last, sizes)
     for i, camera in enumerate(whole.cameras):
-        one = {n: getattr(whole, n)[i : i + 1] for n in ("pixels", "sigma", "confidence")}
-        Keypoints2D((camera,), whole.keypoints, whole.network, whole.fps, whole.first_frame, **one).save(
-            _outputs(take, camera)[0], **record
-        )
+        mine = slice(parts[camera][0] - first, parts[camera][1] - first)
+        one = {n: getattr(whole, n)[i : i + 1, mine] for n in ("pixels", "sigma", "confidence")}
+        value = Keypoints2D((camera,), whole.keypoints, whole.network, float(take.probes[camera].fps), parts[camera][0], **one)
+        value.save(_outputs(take, camera)[0], **stamp([config.keypoints], {"frames": list(parts[camera])}))
     _summary(take, started, len(whole.cameras), [])
     return take.keypoints_folder
 
@@ -223,10 +224,10 @@ def _summary(take: Take, started: float, new: int, warnings: list[str]) -> None:
         seen = Keypoints2D.load(_outputs(take, camera)[0]).confidence[0] > 0
         parts = {"body": slice(5, 17), "face": slice(23, 91), "left hand": slice(92, 112), "right hand": slice(113, 133)}
         shares[camera] = {part: float((seen[..., which].sum(-1) > 5).any(-1).float().mean()) for part, which in parts.items()}
-    first, last = take.span
+    counts = {f"{last - first:,}" for first, last in (take.stretch(c) for c in shares)}
     means = ", ".join(f"{part} {100 * sum(s[part] for s in shares.values()) / len(shares):.0f}%" for part in next(iter(shares.values())))
     took = f"{new} new, {time.perf_counter() - started:.0f} s"
-    say(f"detect: {len(shares)} cameras x {last - first:,} frames ({took}); seen in {means} of them")
+    say(f"detect: {len(shares)} cameras x {' or '.join(sorted(counts))} frames ({took}); seen in {means} of them")
     for warning in warnings:
         say(f"[yellow]detect: {warning}")
     take.note("detect", warnings, seen=shares)

@@ -77,10 +77,11 @@ def sync(take: Take, config: SyncConfig | None = None) -> Path:
         take.note("sync", [], reason="edited by hand and kept", offsets=_table(kept))
         console.print(f"sync: {FILE} was edited by hand and is kept ({_offsets(kept)}); delete it to measure again")
         return path
-    names, fps = tuple(sorted(take.videos)), _master_rate(take)
+    names, fps = tuple(sorted(take.videos)), take.fps
     if config.table is not None:
         counts = {c: i.frames for c, i in take.probes.items()}
         made = read_table(config.table, names, counts)
+        made = made if take.rate is None else replace(made, fps=take.rate)
         found = Finding((), None, True, f"frame times of {config.table.name}")
     else:
         found = _found(take, names, fps, config)
@@ -94,11 +95,6 @@ def sync(take: Take, config: SyncConfig | None = None) -> Path:
     state = "" if made.use else "not followed: "
     console.print(f"sync: {len(names)} cameras, {state}{found.reason}; {_offsets(made)}, {time.monotonic() - begun:.0f} s")
     return path
-
-
-def _master_rate(take: Take) -> float:
-    """The highest rate of all cameras, frames a second."""
-    return max(float(i.fps) for i in take.probes.values())
 
 
 def _clocks(take: Take, names: tuple[str, ...], fps: float, found: Finding) -> Sync:
@@ -131,7 +127,7 @@ def _in_frames(estimate: Estimate, c: int, fps: float) -> float | None:
 def _found(take: Take, names: tuple[str, ...], fps: float, config: SyncConfig) -> Finding:
     """Ask the sources that the settings allow, and decide."""
     own = [own_times(take, c) for c in names]
-    varying = [c for c in names if take.probes[c].variable]
+    varying = [c for c in names if take.probes[c].variable or not take.one_rate]
     if config.mode == "off":
         return Finding((), None, False, "switched off")
     if config.mode in ("audio", "flash", "timecode"):
@@ -183,7 +179,7 @@ def _alone(estimate: Estimate, names: tuple[str, ...]) -> Finding:
 def _unmoved(reason: str, varying: list[str]) -> Finding:
     """No offsets; time stamps count where frames are not evenly spaced."""
     if varying:
-        return Finding((), None, True, f"{reason}; the time stamps of {', '.join(varying)} vary and are followed")
+        return Finding((), None, True, f"{reason}; the time stamps of {', '.join(varying)} are followed")
     return Finding((), None, False, reason)
 
 
