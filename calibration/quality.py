@@ -24,7 +24,7 @@ from calibration.intrinsics import LensFit
 from calibration.reprojection import Sightings
 from calibration.rig_views import DISAGREES, USED
 
-__all__ = ["Distance", "Gate", "judge", "judge_floor", "passed"]
+__all__ = ["Distance", "Gate", "judge", "judge_floor", "judge_views", "passed"]
 
 GOOD = 16
 """Shared views that make a link between two cameras firm."""
@@ -83,14 +83,12 @@ def judge(
     `distances` were measured between cameras: only they can tell a wrongly stated square. `before` is an earlier calibration of the same
     cameras, which tells exchanged videos.
     """
-    gates = [_resolution(views, lenses), _seen(views)] if lenses else [_seen(views)]
     if fit is None:
-        gates.append(_shared(views))
-        if lenses:
-            gates.append(_front(views, lenses))
+        gates = list(judge_views(views, lenses))
         if passed(gates):
             gates.append(Gate("rig", "fail", float("nan"), float("nan"), f"No rig fits these views: {refusal}", "Film the board again."))
         return tuple(gates)
+    gates = [_resolution(views, lenses), _seen(views)] if lenses else [_seen(views)]
     gates += [_links(fit), _still(fit, views), _in_step(fit), *_foretold(views, held)]
     gates += [_lens(fit, lenses), _places(fit), _scale(views, fit.cameras)]
     if any(bool(lens.covariance.any()) for lens in lenses):
@@ -98,6 +96,13 @@ def judge(
     gates += [_distance(d, fit.cameras) for d in distances]
     gates += _names(fit.cameras, before)
     return tuple(gates)
+
+
+def judge_views(views: BoardViews, lenses: Sequence[LensFit]) -> tuple[Gate, ...]:
+    """The verdict on board views before there is a rig; `lenses` may be missing."""
+    if not lenses:
+        return _seen(views), _shared(views)
+    return _resolution(views, lenses), _seen(views), _shared(views), _front(views, lenses)
 
 
 def _resolution(views: BoardViews, lenses: Sequence[LensFit]) -> Gate:

@@ -126,6 +126,25 @@ def from_floor(points: Float[Tensor, "N 3"], cameras: Cameras, tolerance: float 
     return Move(R, -R @ middle, off=off, used=int(on.sum()))
 
 
+def from_marks(marks: Float[Tensor, "N 3"], cameras: Cameras, tolerance: float = 0.02) -> Move:
+    """The world of three or more marks on the floor (m): the first is the origin, x goes towards the second, the floor is z = 0.
+
+    A `ValueError` says where the first two are not known, and where the marks cannot tell a floor (see `from_floor`).
+    """
+    first = marks.reshape(-1, 3)[:2].to(torch.float64)
+    if len(first) < 2 or not bool(first.isfinite().all()):
+        raise ValueError("floor: the first two marks are the origin and where x goes: place both in two pictures or more")
+    level = from_floor(marks, cameras, tolerance)
+    origin, ahead = level.points(first)
+    along = ahead - origin
+    if float(along[:2].norm()) < 0.05:
+        raise ValueError("floor: the first two marks are less than 5 cm apart; x needs a mark farther away")
+    z = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    x = torch.nn.functional.normalize(along * (1 - z), dim=0)
+    turn = torch.stack([x, torch.linalg.cross(z, x), z])
+    return replace(level, R=turn @ level.R, t=turn @ (level.t - origin * (1 - z)))
+
+
 def from_length(cameras: Cameras, a: Float[Tensor, "3"], b: Float[Tensor, "3"], metres: float) -> Move:
     """The world in which two points are `metres` apart: a stated height (floor and top of the head), or a measured distance.
 

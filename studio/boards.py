@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +31,19 @@ SAMPLES = 3
 
 
 def find_in_videos(
-    videos: Mapping[str, Path], board: Board, cache: Path, every: int = 1, instants: Int[Tensor, "C B"] | None = None
+    videos: Mapping[str, Path],
+    board: Board,
+    cache: Path,
+    every: int = 1,
+    instants: Int[Tensor, "C B"] | None = None,
+    told: Callable[[float], None] = lambda part: None,
 ) -> BoardViews:
     """What every video shows of the board, at every `every`-th instant.
 
     `instants` tells which frames belong together (-1 where a camera has none), the cameras in the order of `videos`; without it,
     frames of one number do. Each camera's result is kept in `cache` and taken from there while video, board and frames are the same.
-    A `ValueError` says what is the matter where no camera sees the board.
+    `told` hears what part of the frames was looked at; what it raises ends the search. A `ValueError` says what is the matter where no
+    camera sees the board.
     """
     if every < 1:
         raise ValueError(f"every {every}: look at every 1st frame or fewer")
@@ -52,7 +58,7 @@ def find_in_videos(
     notes = {n: stamp([videos[n]], {"board": board, "frames": table[c]}) for c, n in enumerate(videos)}
     missing = [n for n in videos if not _kept(files[n], notes[n])]
     todo = {n: table[c] for c, n in enumerate(videos) if n in missing}
-    for name, sightings in _looked(videos, board, todo).items():
+    for name, sightings in _looked(videos, board, todo, told).items():
         info = infos[name]
         _gathered(name, (info.width, info.height), board, sightings, todo[name]).save(files[name], **notes[name])
     views = _joined([BoardViews.load(files[n]) for n in videos], tuple(videos))
@@ -148,7 +154,9 @@ class _Stretch:
     wanted: tuple[int, ...]
 
 
-def _looked(videos: Mapping[str, Path], board: Board, todo: Mapping[str, Int[Tensor, "B"]]) -> dict[str, dict[int, Sighting]]:
+def _looked(
+    videos: Mapping[str, Path], board: Board, todo: Mapping[str, Int[Tensor, "B"]], told: Callable[[float], None]
+) -> dict[str, dict[int, Sighting]]:
     """By camera and frame number, what was seen. OpenCV and the decoder let go of the interpreter, so threads do."""
     stretches = []
     for name, row in todo.items():
@@ -161,12 +169,14 @@ def _looked(videos: Mapping[str, Path], board: Board, todo: Mapping[str, Int[Ten
     try:
         with Progress(transient=True) as progress, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             bar = progress.add_task("board", total=sum(len(s.wanted) for s in stretches))
+            whole = progress.tasks[bar]
 
             def look(stretch: _Stretch) -> None:
                 for number, image in _images(stretch):
                     if (seen := sight_board(image, board)) is not None:
                         found[stretch.camera][number] = seen
                     progress.advance(bar)
+                    told(whole.completed / max(whole.total or 1, 1))
 
             list(pool.map(look, stretches))
     finally:

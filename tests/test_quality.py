@@ -15,7 +15,8 @@ from calibration.gates import Gate, doubts, load_gates, passed, save_gates, verd
 from calibration.held_out import chosen
 from calibration.intrinsics import LensFit, calibrate_lens
 from calibration.quality import Distance, judge, judge_floor
-from studio.calibrate_boards import board_of, distance_of, solved
+from studio.board_steps import solved
+from studio.calibrate_boards import board_of, distance_of
 
 BOARD = Board("charuco", 7, 5, 0.12, 0.09)
 SIZE, BENT = (640, 480), np.array([-0.08, 0.02, 0.0, 0.0])

@@ -9,7 +9,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from calibration.cameras import Cameras
-from calibration.world import from_board, from_floor, from_known_points, from_length, moved, upright
+from calibration.world import from_board, from_floor, from_known_points, from_length, from_marks, moved, upright
 
 FULL = torch.float64
 
@@ -160,3 +160,28 @@ def test_upright_is_a_rotation_that_takes_the_normal_to_z(normal):
     R = upright(n)
     assert torch.allclose(R @ n / n.norm(), torch.tensor([0, 0, 1.0], dtype=FULL), atol=1e-12)
     assert abs(float(torch.linalg.det(R)) - 1) < 1e-12
+
+
+def test_marks_on_the_floor_set_origin_and_x():
+    true, marks = rig(), torch.tensor([[0.3, -0.2, 0], [0.3, 0.9, 0], [-0.8, 0.1, 0], [1.0, 0.4, 0]], dtype=FULL)
+    cameras, there = lost(true, marks, scale=False)
+    move = from_marks(there, cameras)
+    torch.testing.assert_close(move.points(there)[0], torch.zeros(3, dtype=FULL), atol=1e-9, rtol=0)
+    torch.testing.assert_close(move.points(there)[1], torch.tensor([1.1, 0, 0], dtype=FULL), atol=1e-9, rtol=0)
+    # In that world x is where y was: a quarter turn about the first mark.
+    expected = (true.position - marks[0]) @ torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]], dtype=FULL)
+    torch.testing.assert_close(move.cameras(cameras).position, expected, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("marks", "words"),
+    [
+        ([[0.0, 0, 0]], "first two"),
+        ([[0.0, 0, 0], [math.nan] * 3, [1, 0, 0], [0, 1, 0]], "first two"),
+        ([[0.0, 0, 0], [1, 0, 0]], "three are needed"),
+        ([[0.0, 0, 0], [0.01, 0.01, 0], [1, 0, 0], [0, 1, 0]], "5 cm"),
+    ],
+)
+def test_marks_that_tell_no_world_are_refused(marks, words):
+    with pytest.raises(ValueError, match=words):
+        from_marks(torch.tensor(marks, dtype=FULL), rig())

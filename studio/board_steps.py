@@ -1,0 +1,217 @@
+"""From clips of a calibration board to an accepted calibration, step by step: what `studio calibrate` and `studio wizard` both call.
+
+Each step is a function of what the steps before it gave; a script may stop between them, look, and go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from calibration.board import Board
+from calibration.boards import BoardViews
+from calibration.cameras import Cameras, adapt_to_video
+from calibration.extrinsics import RigFit, solve_rig
+from calibration.formats import read_cameras
+from calibration.gates import Gate, passed, save_gates
+from calibration.held_out import HeldOut, held_out
+from calibration.intrinsics import LensFit, calibrate_lens
+from calibration.quality import Distance, judge, judge_floor
+from calibration.triangulate import Points, triangulate
+from calibration.world import from_board, from_marks
+from studio.boards import find_in_videos, read_instants
+from studio.pairing import video_files
+from studio.take import Session
+from studio.video import probe
+
+INSTANTS = 400
+"""The board is looked for at about so many instants at most."""
+
+CLICK = 1.5
+"""Standard deviation of a click on a picture along each axis, px."""
+
+Told = Callable[[float, str], None]
+"""Hears how far a step is (0 to 1) and what it is doing. What it raises ends the step, so that a user can stop it."""
+
+
+def quiet(part: float, doing: str) -> None:
+    """A `Told` that nobody listens to."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The board in the videos."""
+
+    views: BoardViews
+    every: int
+    """It was looked for at every so many-th instant."""
+
+    def number(self, b: int) -> int:
+        """The number of the b-th instant in the videos, or in the table of instants."""
+        return b * self.every
+
+    def nearest(self, fit: RigFit, number: int) -> int:
+        """The solved instant nearest to a number; a `ValueError` where none is near."""
+        solved = fit.board_position.isfinite().all(-1).nonzero()[:, 0]
+        b = int(solved[(solved * self.every - number).abs().argmin()]) if len(solved) else 0
+        if abs(self.number(b) - number) > self.every or not len(solved):
+            raise ValueError(
+                f"--floor {number}: two cameras place the board at no instant near it; the nearest is {self.number(b)}. Name another"
+            )
+        return b
+
+
+@dataclass(frozen=True)
+class Rig:
+    """What calibrating gave: a rig, or gates that say why there is none."""
+
+    fit: RigFit | None
+    held: HeldOut | None
+    gates: tuple[Gate, ...]
+
+
+def cameras_file(out: Path) -> Path:
+    """Where the calibration goes: a session's place for it, a .yaml file, or cameras.yaml in a folder."""
+    if (out / "session.yaml").is_file():
+        return out / Session.open(out).cameras
+    return out if out.suffix in (".yaml", ".yml") else out / "cameras.yaml"
+
+
+def clips(places: Sequence[Path]) -> dict[str, Path]:
+    """Camera -> its clip, by file name; a `ValueError` where there are fewer than two."""
+    found = {p.stem: p for p in video_files(places)}
+    if len(found) < 2:
+        raise ValueError(f"{places[0]}: {len(found)} video; a rig needs at least two cameras, one video each")
+    return found
+
+
+def instants_beside(videos: Mapping[str, Path]) -> Path | None:
+    """The table beside the videos that tells which of their frames belong together, where there is one."""
+    table = next(iter(videos.values())).parent / "timestamps.csv"
+    return table if table.is_file() else None
+
+
+def find(videos: Mapping[str, Path], board: Board, cache: Path, instants: Path | None = None, told: Told = quiet) -> Found:
+    """Look for the board in all clips. `instants` is a table of frames that belong together, by default frames of one number do.
+
+    What was found is kept in `cache`. A `ValueError` says what is the matter where no camera sees the board.
+    """
+    table = read_instants(instants, list(videos)) if instants else None
+    count = table.shape[1] if table is not None else max(probe(v).frames for v in videos.values())
+    every = max(round(count / INSTANTS), 1)
+    return Found(find_in_videos(videos, board, cache, every, table, lambda part: told(part, "looking for the board")), every)
+
+
+def lenses(views: BoardViews, known: Path | None = None, told: Told = quiet) -> dict[str, LensFit | str]:
+    """Camera -> its lens, from its own views or a camera file; or in words why its views give none."""
+    given = read_cameras(known) if known else None
+    found: dict[str, LensFit | str] = {}
+    for c, name in enumerate(views.cameras):
+        told(c / len(views.cameras), f"the lens of {name}")
+        found[name] = _known_lens(given, known, name, views) if given else lens_of(views, c)
+    return found
+
+
+def lens_of(views: BoardViews, c: int) -> LensFit | str:
+    """The lens of one camera, or in words why its views give none."""
+    try:
+        return calibrate_lens(views.pixels[c], views.points()[c], views.size[c], views.sigma[c])
+    except ValueError as error:
+        return f"{views.cameras[c]}: {error}"
+
+
+def _known_lens(given: Cameras, file: Path | None, name: str, views: BoardViews) -> LensFit:
+    """A lens from a camera file, taken as exact."""
+    if name not in given.names:
+        raise ValueError(f"{file}: no camera {name!r}; there are {list(given.names)}")
+    wide, high = views.size[views.cameras.index(name)].long().tolist()
+    try:
+        camera = adapt_to_video(given[name], wide, high)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    nothing, B = torch.zeros(12, 12, dtype=torch.float64), views.pixels.shape[1]
+    unknown = torch.full((B, 3, 3), torch.nan, dtype=torch.float64)
+    none = torch.zeros(B, dtype=torch.bool)
+    return LensFit(
+        camera.size[0], camera.focal[0], camera.centre[0], camera.distortion[0], camera.lens[0], 8, nothing, 0.0, float("nan"),
+        none, none, unknown, unknown[:, 0], torch.zeros(6, 8, dtype=torch.float64), True, (),
+    )  # fmt: skip
+
+
+def known_cameras(distances: Sequence[Distance], names: Sequence[str]) -> None:
+    """A `ValueError` where a distance names a camera that has no clip."""
+    if unknown := [n for d in distances for n in (d.first, d.second) if n not in names]:
+        raise ValueError(f"--distance: no camera {unknown[0]!r}; there are {list(names)}")
+
+
+def solve(
+    views: BoardViews,
+    found: Mapping[str, LensFit | str],
+    same_footage: bool = True,
+    distances: Sequence[Distance] = (),
+    before: Cameras | None = None,
+    told: Told = quiet,
+) -> Rig:
+    """The rig and its gates. `same_footage`: the lenses come from these views. `before` is an earlier calibration of these cameras."""
+    known_cameras(distances, views.cameras)
+    fits = [lens for lens in found.values() if not isinstance(lens, str)]
+    refusal = next((lens for lens in found.values() if isinstance(lens, str)), "")
+    if refusal:
+        return Rig(None, None, judge(views, [], None, None, refusal, distances, before))
+    fit, held, refusal = solved(views, fits, same_footage, told)
+    return Rig(fit, held, judge(views, fits, fit, held, refusal, distances, before))
+
+
+def solved(
+    views: BoardViews, lenses: Sequence[LensFit], same_footage: bool, told: Told = quiet
+) -> tuple[RigFit | None, HeldOut | None, str]:
+    """The rig and its check at held-out instants; or how far that came, and in words why no farther."""
+    told(0.0, "placing the cameras")
+    try:
+        fit = solve_rig(views, lenses, same_footage=same_footage)
+    except ValueError as error:
+        return None, None, str(error)
+    told(0.5, "checking the rig with instants that it was not made from")
+    try:
+        return fit, held_out(views, lenses, fit, same_footage), ""
+    except ValueError:
+        return fit, None, ""
+
+
+def nowhere(fit: RigFit) -> tuple[Cameras, Gate]:
+    """The cameras in the anchor camera's own world, and what there is to say of that."""
+    sentence = f"The world is camera {fit.anchor}'s: where the floor is, is not known."
+    remedy = "Lay the board on the floor, print up, in view of two cameras, and name that instant with --floor."
+    return fit.cameras, Gate("floor", "warn", float("nan"), float("nan"), sentence, remedy)
+
+
+def on_board(fit: RigFit, b: int, height: float = 0.0) -> tuple[Cameras, Gate]:
+    """The cameras in the world of the board as it lay at the b-th instant, the floor `height` m below its print; and the floor's gate."""
+    cameras = from_board(fit.R_world_board[b], fit.board_position[b], height).cameras(fit.cameras)
+    return cameras, judge_floor(cameras)
+
+
+def marks(cameras: Cameras, clicks: Float[Tensor, "C N 2"]) -> Points:
+    """N marks in the world (m), from the pixels at which a person sees them in two cameras or more; NaN where not clicked."""
+    sigma = torch.where(clicks.isfinite().all(-1), CLICK, torch.nan).to(torch.float64)
+    return triangulate(cameras, clicks.to(torch.float64), sigma, robust=False, dtype=torch.float64)
+
+
+def on_marks(fit: RigFit, marks: Float[Tensor, "N 3"]) -> tuple[Cameras, Gate]:
+    """The cameras in the world of marks on the floor (m): the first is the origin, x goes towards the second; and the floor's gate."""
+    cameras = from_marks(marks, fit.cameras).cameras(fit.cameras)
+    return cameras, judge_floor(cameras)
+
+
+def write(target: Path, cameras: Cameras, board: Board, gates: Sequence[Gate], accept: bool) -> Path:
+    """Write cameras.yaml, quality.yaml and board.yaml; the file of the cameras. That failed gates were accepted is written down."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    cameras.save(target)
+    board.save(target.with_name("board.yaml"))
+    save_gates(target, gates, accepted=accept and not passed(gates))
+    return target
