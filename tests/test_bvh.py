@@ -10,7 +10,8 @@ import torch
 from export_scene import motion, person, truth, y_up
 from scipy.spatial.transform import Rotation
 
-from studio.export import bvh, euler
+from rigs import euler
+from studio.export import bvh
 from studio.export.animation import character
 
 ORACLE = Path(os.environ.get("STUDIO_DATA", Path(__file__).parents[2] / "shared" / "data")) / "bvh_oracle"

@@ -6,8 +6,8 @@ import pytest
 import torch
 from export_scene import motion, person, truth, y_up
 
+from rigs.euler import unrolled
 from studio.export.animation import character, resampled
-from studio.export.euler import unrolled
 from studio.export.mesh import surface
 from studio.export.rest import aimed, t_pose
 

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from studio.export import euler
+from rigs import euler
+from rigs.characters.fbx_nodes import CREATION_TIME, FILE_ID, VERSION, Int, Node, save
 from studio.export.animation import Character
-from studio.export.fbx_nodes import CREATION_TIME, FILE_ID, VERSION, Int, Node, save
 from studio.export.mesh import Mesh, surface
 
 CENTIMETRES = 100.0
