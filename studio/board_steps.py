@@ -6,7 +6,7 @@ Each step is a function of what the steps before it gave; a script may stop betw
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,8 +23,9 @@ from calibration.held_out import HeldOut, held_out
 from calibration.intrinsics import LensFit, calibrate_lens
 from calibration.quality import Distance, judge, judge_floor
 from calibration.triangulate import Points, triangulate
-from calibration.world import from_board, from_marks
+from calibration.world import Move, from_board, from_marks
 from studio.boards import find_in_videos, read_instants
+from studio.calibration_report import Account, account_of_boards, write_report
 from studio.pairing import video_files
 from studio.take import Session
 from studio.video import probe
@@ -73,6 +74,8 @@ class Rig:
     fit: RigFit | None
     held: HeldOut | None
     gates: tuple[Gate, ...]
+    account: Account | None = None
+    """What the report says of the rig."""
 
 
 def cameras_file(out: Path) -> Path:
@@ -164,7 +167,8 @@ def solve(
     if refusal:
         return Rig(None, None, judge(views, [], None, None, refusal, distances, before))
     fit, held, refusal = solved(views, fits, same_footage, told)
-    return Rig(fit, held, judge(views, fits, fit, held, refusal, distances, before))
+    gates = judge(views, fits, fit, held, refusal, distances, before)
+    return Rig(fit, held, gates, None if fit is None else account_of_boards(views, fits, fit, held, gates))
 
 
 def solved(
@@ -183,17 +187,27 @@ def solved(
         return fit, None, ""
 
 
-def nowhere(fit: RigFit) -> tuple[Cameras, Gate]:
-    """The cameras in the anchor camera's own world, and what there is to say of that."""
+def nowhere(fit: RigFit) -> Placed:
+    """The rig in the anchor camera's own world, and what there is to say of that."""
     sentence = f"The world is camera {fit.anchor}'s: where the floor is, is not known."
     remedy = "Lay the board on the floor, print up, in view of two cameras, and name that instant with --floor."
-    return fit.cameras, Gate("floor", "warn", float("nan"), float("nan"), sentence, remedy)
+    still = Move(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
+    return Placed(still, fit.cameras, Gate("floor", "warn", float("nan"), float("nan"), sentence, remedy))
 
 
-def on_board(fit: RigFit, b: int, height: float = 0.0) -> tuple[Cameras, Gate]:
-    """The cameras in the world of the board as it lay at the b-th instant, the floor `height` m below its print; and the floor's gate."""
-    cameras = from_board(fit.R_world_board[b], fit.board_position[b], height).cameras(fit.cameras)
-    return cameras, judge_floor(cameras)
+def on_board(fit: RigFit, b: int, height: float = 0.0) -> Placed:
+    """The rig in the world of the board as it lay at the b-th instant, the floor `height` m below its print."""
+    return _placed(fit, from_board(fit.R_world_board[b], fit.board_position[b], height))
+
+
+def on_marks(fit: RigFit, marks: Float[Tensor, "N 3"]) -> Placed:
+    """The rig in the world of marks on the floor (m, in the rig's own world): the first is the origin, x goes towards the second."""
+    return _placed(fit, from_marks(marks, fit.cameras))
+
+
+def _placed(fit: RigFit, move: Move) -> Placed:
+    cameras = move.cameras(fit.cameras)
+    return Placed(move, cameras, judge_floor(cameras))
 
 
 def marks(cameras: Cameras, clicks: Float[Tensor, "C N 2"]) -> Points:
@@ -202,16 +216,18 @@ def marks(cameras: Cameras, clicks: Float[Tensor, "C N 2"]) -> Points:
     return triangulate(cameras, clicks.to(torch.float64), sigma, robust=False, dtype=torch.float64)
 
 
-def on_marks(fit: RigFit, marks: Float[Tensor, "N 3"]) -> tuple[Cameras, Gate]:
-    """The cameras in the world of marks on the floor (m): the first is the origin, x goes towards the second; and the floor's gate."""
-    cameras = from_marks(marks, fit.cameras).cameras(fit.cameras)
-    return cameras, judge_floor(cameras)
+def write(
+    target: Path, cameras: Cameras, board: Board, gates: Sequence[Gate], accept: bool, account: Account | None = None, source: str = ""
+) -> Path:
+    """Write cameras.yaml, quality.yaml, board.yaml and, with the `account` of the rig, report.html; the file of the cameras.
 
-
-def write(target: Path, cameras: Cameras, board: Board, gates: Sequence[Gate], accept: bool) -> Path:
-    """Write cameras.yaml, quality.yaml and board.yaml; the file of the cameras. That failed gates were accepted is written down."""
+    That failed gates were accepted is written down. `source` says in words what the calibration was made from.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     cameras.save(target)
     board.save(target.with_name("board.yaml"))
-    save_gates(target, gates, accepted=accept and not passed(gates))
+    accepted = accept and not passed(gates)
+    save_gates(target, gates, accepted=accepted)
+    if account is not None:
+        write_report(target, replace(account.placed(cameras), gates=tuple(gates), accepted=accepted, source=source or account.source))
     return target
