@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,11 +38,15 @@ class _Text(yaml.BaseLoader):
 def read_text(path: Path) -> str:
     """The file's text; a missing file is a `FileNotFoundError`, an unreadable or binary one a `ValueError`."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        data = path.read_bytes()
+        if data.startswith((b"\xff\xfe<", b"<\0")):  # OptiTrack writes XML as UTF-16, little endian
+            return data.decode("utf-16-le").lstrip("\ufeff")
+        return data.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such camera file; calibrate first or correct the path") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text file, so not a camera file; give the calibration file itself") from error
+        remedy = "export it as .mcal with Motive 3.2 or later" if path.suffix.lower() == ".cal" else "give the calibration file itself"
+        raise ValueError(f"{path}: not a text file, so not a camera file; {remedy}") from error
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check that it is a file and its permissions") from error
 
@@ -64,6 +69,11 @@ class Source:
     syntax: str
     document: Any
 
+    @property
+    def keys(self) -> set[str]:
+        """Keys of the document; none where it is not a mapping."""
+        return set(self.document) if isinstance(self.document, dict) else set()
+
 
 def parse(path: Path) -> Source:
     """The file in the syntax its content shows: XML, JSON, TOML, else YAML."""
@@ -71,7 +81,8 @@ def parse(path: Path) -> Source:
     head = text.lstrip()[:1]
     try:
         if head == "<":
-            return Source(path, "xml", ElementTree.fromstring(text.strip().encode()))
+            # The text is decoded already, so the encoding that its first line names no longer holds.
+            return Source(path, "xml", ElementTree.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", text).strip()))
         if head == "{":
             return Source(path, "json", json.loads(text, object_pairs_hook=_unique))
         if path.suffix.lower() == ".toml" or (head == "[" and path.suffix.lower() not in (".yaml", ".yml")):
