@@ -45,11 +45,25 @@ def passed(gates: Sequence[Gate]) -> bool:
     return all(g.verdict != "fail" for g in gates)
 
 
+def quality_file(cameras: Path) -> Path:
+    """Where the gates of a camera file are kept: `quality.yaml` beside `cameras.yaml`, `rig.quality.yaml` beside `rig.yaml`."""
+    return _beside(cameras, "quality.yaml")
+
+
+def report_file(cameras: Path) -> Path:
+    """Where the report of a calibration lies: `report.html` beside `cameras.yaml`, `rig.report.html` beside `rig.yaml`."""
+    return _beside(cameras, "report.html")
+
+
+def _beside(cameras: Path, name: str) -> Path:
+    return cameras.with_name(name if cameras.stem == "cameras" else f"{cameras.stem}.{name}")
+
+
 def save_gates(cameras: Path, gates: Sequence[Gate], **facts: Any) -> Path:
-    """Write `quality.yaml` beside a camera file: the gates, facts, and the hash of the cameras that they speak of; the file written."""
+    """Write `quality_file` of a camera file: the gates, facts, and the hash of the cameras that they speak of; the file written."""
     listed = [{k: (None if isinstance(v, float) and not isfinite(v) else v) for k, v in asdict(g).items()} for g in gates]
     document = {"verdict": "pass" if passed(gates) else "fail", "cameras": _hash(cameras), **facts, "gates": listed}
-    path = cameras.with_name("quality.yaml")
+    path = quality_file(cameras)
     write_text(path, yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=140))
     return path
 
@@ -70,16 +84,54 @@ def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
 
 
-def doubts(cameras: Path) -> list[str]:
-    """Sentences on the gates that a camera file failed, from the quality.yaml beside it; none where that speaks of other cameras."""
-    file = cameras.with_name("quality.yaml")
+def gates_of(cameras: Path) -> tuple[tuple[Gate, ...], dict[str, Any]]:
+    """The gates kept of a camera file, and the facts beside them; none where nothing is kept or that speaks of other cameras."""
+    file = quality_file(cameras)
     if not (file.is_file() and cameras.is_file()):
-        return []
+        return (), {}
     gates, facts = load_gates(file)
-    if facts.get("cameras") != _hash(cameras):
-        return []
+    return (gates, facts) if facts.get("cameras") == _hash(cameras) else ((), {})
+
+
+def doubts(cameras: Path) -> list[str]:
+    """Sentences on the gates that a camera file failed; none where nothing is kept of these cameras."""
+    gates, facts = gates_of(cameras)
+    accepted = " (accepted by the operator)" if facts.get("accepted") else ""
     failed = [g for g in gates if g.verdict == "fail"]
-    return [f"The calibration {cameras.name} failed its check {g.name!r}. {g.sentence} {g.remedy}".rstrip() for g in failed]
+    return [f"The calibration {cameras.name} failed its check {g.name!r}{accepted}. {g.sentence} {g.remedy}".rstrip() for g in failed]
+
+
+def refuse_failed(cameras: Path) -> None:
+    """A `ValueError` where a gate of these cameras fails and nobody has accepted that: what fails, what to do, and how to go on anyway."""
+    gates, facts = gates_of(cameras)
+    failed = [g for g in gates if g.verdict == "fail"]
+    if not failed or facts.get("accepted"):
+        return
+    told = " ".join(f"{g.name}: {g.sentence} {g.remedy}".rstrip() for g in failed)
+    raise ValueError(
+        f"{cameras}: this calibration failed {len(failed)} of its {len(gates)} checks. {told} "
+        f"Calibrate again; to use it as it is, `studio calibrate --accept --out {cameras}`, or --accept-calibration for this run"
+    )
+
+
+def accept(cameras: Path) -> tuple[Gate, ...]:
+    """Keep in the camera file's `quality_file` that an operator accepts the gates that fail; those gates.
+
+    A `FileNotFoundError` where nothing is kept of these cameras.
+    """
+    gates, facts = gates_of(cameras)
+    if not gates:
+        raise FileNotFoundError(f"{quality_file(cameras)}: holds no gates of {cameras.name} as it is now, so there is nothing to accept")
+    save_gates(cameras, gates, **{**{k: v for k, v in facts.items() if k != "cameras"}, "accepted": not passed(gates)})
+    return tuple(g for g in gates if g.verdict == "fail")
+
+
+def add_gates(cameras: Path, added: Sequence[Gate]) -> Path:
+    """Put gates among those kept of a camera file, in place of others of their names; what was accepted stays so unless a new one fails."""
+    gates, facts = gates_of(cameras)
+    names = {g.name for g in added}
+    facts = {**{k: v for k, v in facts.items() if k != "cameras"}, "accepted": bool(facts.get("accepted")) and passed(added)}
+    return save_gates(cameras, [*(g for g in gates if g.name not in names), *added], **facts)
 
 
 def _hash(file: Path) -> str:

@@ -79,6 +79,8 @@ class PeopleFit:
     """Where the person's points were in these frames, m; NaN where fewer than two cameras saw one."""
     residual: Float[Tensor, "C T K"]
     """Distance of what was seen from the points' images, px; NaN where not seen."""
+    offset: Float[Tensor, "C T K 2"]
+    """The same as a vector: the points' images minus what was seen."""
     exchanged: Bool[Tensor, "C T"]
     """Where a view had left and right exchanged."""
     start: Start | None
@@ -303,7 +305,7 @@ def _fit(
     there = torch.isfinite(seen.sigma).any(0)
     return PeopleFit(
         cameras, covariance[:, :6, :6], state.delay - state.delay[0], sigma[:, 10], sigma[:, 6], frames,
-        torch.where(there[..., None], state.points, torch.nan), solution.residual.norm(dim=-1), exchanged, first,
+        torch.where(there[..., None], state.points, torch.nan), solution.residual.norm(dim=-1), solution.residual, exchanged, first,
     )  # fmt: skip
 
 

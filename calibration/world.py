@@ -43,6 +43,10 @@ class Move:
         return moved(cameras, self.R, self.t, self.scale)
 
 
+STAY = Move(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
+"""The world as it is."""
+
+
 def moved(cameras: Cameras, R: Float[Tensor, "3 3"], t: Float[Tensor, "3"], scale: float = 1.0) -> Cameras:
     """The same cameras in a world where the point x is `scale * R @ x + t`; every pixel keeps its point.
 
