@@ -78,6 +78,17 @@ class Rig:
     """What the report says of the rig."""
 
 
+@dataclass(frozen=True)
+class Placed:
+    """A rig in the world of the studio."""
+
+    move: Move
+    """From the world that the rig was solved in."""
+    cameras: Cameras
+    gate: Gate
+    """What there is to say of the floor."""
+
+
 def cameras_file(out: Path) -> Path:
     """Where the calibration goes: a session's place for it, a .yaml file, or cameras.yaml in a folder."""
     if (out / "session.yaml").is_file():

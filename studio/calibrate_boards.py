@@ -73,10 +73,10 @@ def calibrate_from_boards(
     if rig.fit is None:
         _refused(target, rig.gates)
         return 2
-    cameras, world = steps.nowhere(rig.fit) if floor is None else steps.on_board(rig.fit, found.nearest(rig.fit, floor))
-    gates = (*rig.gates, world)
+    world = steps.nowhere(rig.fit) if floor is None else steps.on_board(rig.fit, found.nearest(rig.fit, floor))
+    gates = (*rig.gates, world.gate)
     source = f"{len(videos)} clips of a {board.kind} board of {board.columns} x {board.rows}, squares of {1000 * board.square:g} mm"
-    steps.write(target, cameras, board, gates, accept, rig.account, source)
+    steps.write(target, world.cameras, board, gates, accept, rig.account, source)
     _tell(target, gates, rig.fit, rig.held, board, time.monotonic() - begun)
     return 0 if accept or passed(gates) else 2
 
