@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 import studio
+from calibration.gates import refuse_failed
 from studio.clock import FILE as SYNC_FILE
 from studio.detect import DetectConfig, detect
 from studio.export import ExportConfig, export
@@ -43,10 +44,15 @@ STAGES: dict[str, Callable[[Take, Any], Path]] = {
 }  # fmt: skip
 
 
-def run(take: Take, config: Config | None = None, force: bool = False) -> Path:
-    """The take's report, after every stage whose inputs or settings changed (all of them with `force`)."""
+def run(take: Take, config: Config | None = None, force: bool = False, accept_calibration: bool = False) -> Path:
+    """The take's report, after every stage whose inputs or settings changed (all of them with `force`).
+
+    A `ValueError` tells of cameras whose calibration failed a gate, unless that was accepted when they were calibrated or is now.
+    """
     config = config or Config()
     take = take.checked()
+    if not accept_calibration:
+        refuse_failed(take.cameras_file)
     begun = time.monotonic()
     for warning in take.warnings:
         console.print(warning, style="yellow", markup=False)

@@ -38,6 +38,7 @@ def run(
     timecode: Text = None,
     settings: File = None,
     force: bool = False,
+    accept_calibration: bool = False,
 ) -> None:
     """Videos in, animation and report out. What is up to date is skipped, so a stopped run goes on where it was.
 
@@ -54,6 +55,7 @@ def run(
         timecode: of the first video frame, HH:MM:SS:FF
         settings: YAML file with settings of the stages (`studio settings` prints all of them)
         force: do everything again
+        accept_calibration: go on although the calibration failed one of its checks
     """
     take = _take(videos, cameras, out, frames=_frames(frames), actors=_actors(actors), body=body, timecode=timecode)
     config = _config(take.folder, settings)
@@ -72,7 +74,7 @@ def run(
 
     from studio import pipeline
 
-    pipeline.run(take, config, force)
+    pipeline.run(take, config, force, accept_calibration)
 
 
 def stage(name: str, argv: Sequence[str]) -> None:
