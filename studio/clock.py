@@ -274,6 +274,19 @@ def own_frames(take: Take, camera: str, frames: tuple[int, int]) -> tuple[int, i
     return max(first, 0), last
 
 
+def unlooked(take: Take) -> list[str]:
+    """Cameras of whose frames that show the take's `frames` a quarter of a second and more was not looked at: its clock was not known."""
+    lacking = []
+    for camera in sorted(take.videos) if take.frames is not None else ():
+        first, last = take.stretch(camera)
+        file = OnDisk.open(Keypoints2D, take.keypoints_folder / f"{camera}.safetensors")
+        begin = file.facts.first_frame
+        missing = max(begin - first, 0) + max(last - begin - file.frames, 0)
+        if missing > 0.25 * float(take.probes[camera].fps):
+            lacking.append(camera)
+    return lacking
+
+
 def footage(take: Take, cameras: Sequence[str]) -> Footage:
     """What the networks saw of a take on one clock, which is how every stage after `sync` reads keypoints."""
     sync = sync_of(take)

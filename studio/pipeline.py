@@ -15,6 +15,7 @@ from rich.console import Console
 import studio
 from calibration.gates import refuse_failed
 from studio.clock import FILE as SYNC_FILE
+from studio.clock import unlooked
 from studio.detect import DetectConfig, detect
 from studio.export import ExportConfig, export
 from studio.fit import FitConfig, fit
@@ -60,6 +61,10 @@ def run(take: Take, config: Config | None = None, force: bool = False, accept_ca
     path = take.folder
     for name in STAGES:
         path = step(take, name, getattr(config, name), force)
+        if name == "sync" and (late := unlooked(take)):
+            console.print(f"sync: other frames of {', '.join(late)} belong to this take; they are looked at now")
+            unseal(take.keypoints_folder)
+            path = [step(take, again, getattr(config, again)) for again in ("detect", "sync")][-1]
     console.print(f"[bold green]done[/] in {time.monotonic() - begun:.0f} s: {path}")
     return path
 

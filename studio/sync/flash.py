@@ -18,6 +18,8 @@ from torch import Tensor
 from studio import video
 from studio.sync.estimate import Estimate, line
 
+LONGEST = 0.2
+"""What goes out again within this time, s, is a flash; a lamp that stays on longer was switched on."""
 ONE_FRAME = 0.29
 """Standard deviation of an event known to a frame, in frames: 1 / sqrt(12)."""
 
@@ -48,23 +50,25 @@ def events(level: Float[Tensor, "T"], times: Float[Tensor, "T"], smallest: float
     change = level.diff()
     unrest = 1.48 * float(change.abs().median())
     limit, found, step = max(smallest, clear * unrest), [], float(times.diff().median())
+    long = max(6, round(LONGEST / step))
     t = 0
     while t < len(change):
         if abs(float(change[t])) < limit:
             t += 1
             continue
-        low, high = max(t - 2, 0), min(t + 6, len(level) - 1)
+        low, high = max(t - 2, 0), min(t + long, len(level) - 1)
         before, after = float(level[max(t - 5, 0) : t + 1].median()), float(level[high - 2 : high + 1].median())
         part, when = level[low : high + 1], times[low : high + 1]
+        between = (when[1:] + when[:-1]) / 2  # so that a frame's time is its exposure's middle, whatever the rate and kind of change
         peak = float((part - before)[(part - before).abs().argmax()])
         if abs(after - before) > 0.5 * abs(peak):
-            weight, at = part.diff() * (1 if after > before else -1), when[1:]
+            weight, at = part.diff() * (1 if after > before else -1), between
             kind = "on" if after > before else "off"
         else:
             weight, at, kind = (part - before) * (1 if peak > 0 else -1), when, "flash"
             if int((weight > 0.02 * abs(peak)).sum()) >= 4:  # long enough for its two ends to be told like switches
                 ends = [(sign * weight.diff()).clamp_min(0) for sign in (1, -1)]
-                middle = sum(float((e * when[1:]).sum() / e.sum()) for e in ends) / 2
+                middle = sum(float((e * between).sum() / e.sum()) for e in ends) / 2
                 found.append(Event(middle, 0.04 * step, kind))
                 t = high
                 continue
