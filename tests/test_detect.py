@@ -67,7 +67,7 @@ def test_left_and_right_of_the_face_table_are_mirror_images():
     once, twice = (portrait_face(i) for i in (image, np.ascontiguousarray(image[:, ::-1])))
     swap = [i - 23 for i in mirrored(COCO_WHOLEBODY)[23:91]]
     flipped = np.stack([image.shape[1] - 1 - twice[swap, 0], twice[swap, 1]], 1)
-    assert np.median(np.linalg.norm(once - flipped, axis=1)) < 3  # px, of a face 150 px wide
+    assert np.median(np.linalg.norm(once - flipped, axis=1)) < 4  # px, of a face 150 px wide
 
 
 def portrait_face(image):

@@ -19,6 +19,7 @@ from studio.detect.landmarks import FaceSight, HandSight, Sight, hands_alone, pi
 from studio.detect.networks import Networks, PoseSight
 from studio.detect.parts import PRESENT, face_of, hands_of, lone_hands, next_regions
 from studio.detect.regions import Array, Region, around_body, around_face, around_hand, halvings, paste
+from studio.detect.runtimes import Runtime
 
 JOINTS = [0, *range(11, 17), *range(23, 29)]
 """Pose landmarks: nose, then shoulders, elbows, wrists, hips, knees, ankles."""
@@ -43,9 +44,11 @@ class _Person:
 class Mediapipe:
     """The studio's own pipeline around the wheel's networks."""
 
-    def __init__(self, people: int = 3, search_every: int = 10, reduction: int = 0, regions: int = 1) -> None:
+    def __init__(
+        self, people: int = 3, search_every: int = 10, reduction: int = 0, regions: int = 1, runtime: Runtime | None = None
+    ) -> None:
         """`reduction` is the masks' (0: none); a body is averaged over `regions` slightly different regions."""
-        self._networks = Networks()
+        self._networks = Networks(runtime)
         self._people, self._search_every, self._reduction, self._regions = people, search_every, reduction, regions
         self._persons: dict[int, _Person] = {}
         self._lone: dict[str, Region] = {}
@@ -66,8 +69,9 @@ class Mediapipe:
 
     def _follow(self, pyramid: Pyramid) -> None:
         """Looks at everybody again; of two slots that have come to hold one person, the surer stays."""
-        for person in self._persons.values():
-            person.body = self._body(pyramid, around_body(*person.body.anchors))
+        bodies = self._bodies(pyramid, [around_body(*person.body.anchors) for person in self._persons.values()])
+        for person, body in zip(self._persons.values(), bodies, strict=True):
+            person.body = body
         kept: dict[int, _Person] = {}
         for slot, person in sorted(self._persons.items(), key=lambda item: -_surety(item[1].body)):
             if _credible(person.body, pyramid[0].shape) and not any(_same(person.body, other.body) for other in kept.values()):
@@ -81,7 +85,7 @@ class Mediapipe:
                 continue
             body = self._networks.pose(pyramid, region)
             if body.presence >= PRESENT:  # the second look starts from the landmarks' own, better region
-                body = self._body(pyramid, around_body(*body.anchors))
+                (body,) = self._bodies(pyramid, [around_body(*body.anchors)])
             known = any(_same(body, person.body) for person in self._persons.values())
             if known or not self._is_new(pyramid, body):
                 continue
@@ -92,13 +96,15 @@ class Mediapipe:
     def _is_new(self, pyramid: Pyramid, body: PoseSight) -> bool:
         """Whether to begin following: most of a body is clearly seen, or part of it with a face.
 
-        An arm alone makes the network imagine a body to it.
+        An arm alone makes the network imagine a body to it, another one at every look: who is there is there at a second look, too.
         """
-        seen = _seen_joints(body, pyramid[0].shape)
-        if not _credible(body, pyramid[0].shape):
+        shape = pyramid[0].shape
+        if not _credible(body, shape):
             return False
-        clear = int(seen.sum()) >= 9 and float(np.median(body.visibility[JOINTS])) >= 0.8
-        return clear or face_of(self._networks, pyramid, body, None) is not None
+        if _clear([body], shape):
+            again = self._networks.pose(pyramid, _varied(around_body(*body.anchors), 2)[1])
+            return again.presence >= PRESENT and _clear([body, again], shape)
+        return face_of(self._networks, pyramid, body, None) is not None
 
     def _free_slot(self, size: float) -> int | None:
         free = [slot for slot in range(self._people) if slot not in self._persons]
@@ -107,13 +113,10 @@ class Mediapipe:
         smallest = min(self._persons, key=lambda slot: self._persons[slot].body.region.size)
         return smallest if self._persons[smallest].body.region.size < 0.7 * size else None
 
-    def _body(self, pyramid: Pyramid, region: Region) -> PoseSight:
-        """The person in a region, averaged over slightly different regions where that is asked for."""
-        sights = [self._networks.pose(pyramid, r) for r in _varied(region, self._regions)]
-        if len(sights) == 1:
-            return sights[0]
-        mean: dict[str, Any] = {n: np.mean([getattr(s, n) for s in sights], 0) for n in ("points", "visibility", "world", "anchors")}
-        return PoseSight(region, float(np.mean([s.presence for s in sights])), mask=sights[0].mask, **mean)
+    def _bodies(self, pyramid: Pyramid, regions: list[Region]) -> list[PoseSight]:
+        """The person in each region, averaged over slightly different regions where that is asked for."""
+        sights = self._networks.poses(pyramid, [r for region in regions for r in _varied(region, self._regions)])
+        return [_mean(sights[i : i + self._regions]) for i in range(0, len(sights), self._regions)]
 
     def _lone_hands(self, pyramid: Pyramid) -> dict[int, Sight]:
         """Slot 0 -> hands of which no body is seen; where nothing was followed, searched for in every fourth frame."""
@@ -157,6 +160,14 @@ def _centres(length: int, tile: float) -> list[float]:
     return [(length - 1) / 2] if count == 1 else list(np.linspace(tile / 2, length - tile / 2, count))
 
 
+def _mean(sights: list[PoseSight]) -> PoseSight:
+    """Of several looks at one person, the first in the region asked for."""
+    if len(sights) == 1:
+        return sights[0]
+    mean: dict[str, Any] = {n: np.mean([getattr(s, n) for s in sights], 0) for n in ("points", "visibility", "world", "anchors")}
+    return PoseSight(sights[0].region, float(np.mean([s.presence for s in sights])), mask=sights[0].mask, **mean)
+
+
 def _varied(region: Region, count: int) -> list[Region]:
     """The region, and others a little turned and scaled about it."""
     turns = ((0.0, 1.0), (0.06, 1.04), (-0.06, 0.96), (0.06, 0.96), (-0.06, 1.04))
@@ -181,6 +192,13 @@ def _seen_joints(body: PoseSight, shape: tuple[int, ...]) -> Bool[Array, "13"]:
     return (body.visibility[JOINTS] > 0.5) & (x >= 0) & (y >= 0) & (x < shape[1]) & (y < shape[0])
 
 
+def _clear(looks: list[PoseSight], shape: tuple[int, ...]) -> bool:
+    """Whether most of a body is surely seen, the same parts of it at every look."""
+    seen = np.all([_seen_joints(body, shape) for body in looks], 0)
+    visibility = np.min([body.visibility[JOINTS] for body in looks], 0)
+    return int(seen.sum()) >= 9 and float(np.median(visibility)) >= 0.8
+
+
 def _credible(body: PoseSight, shape: tuple[int, ...]) -> bool:
     """Whether enough of a body is still seen to go on following it."""
     seen = _seen_joints(body, shape)
@@ -194,7 +212,7 @@ def _surety(body: PoseSight) -> float:
 class Holistic:
     """The wheel's own all-in-one solution: one person, its own tracking; for comparison."""
 
-    def __init__(self, people: int = 1, search_every: int = 0, reduction: int = 0, regions: int = 1) -> None:
+    def __init__(self, people: int = 1, search_every: int = 0, reduction: int = 0, regions: int = 1, runtime: Any = None) -> None:
         """Only `reduction` has a meaning here."""
         from mediapipe.python.solutions.holistic import Holistic as Solution
 

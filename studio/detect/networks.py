@@ -1,63 +1,43 @@
-"""The networks inside the mediapipe wheel, run one crop at a time on one CPU thread through LiteRT.
+"""The networks inside the mediapipe wheel: regions of an image in, what they hold in image px out, with either runtime.
 
 Inputs, outputs and anchors as documented in the wheel's graphs (mediapipe/modules/*/*.pbtxt); weights by Google, Apache-2.0.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from studio.detect.regions import Array, Region, crop, to_image, turned
-
-FILES = {
-    "pose detection": "pose_detection/pose_detection.tflite",
-    "pose": "pose_landmark/pose_landmark_full.tflite",
-    "hand": "hand_landmark/hand_landmark_full.tflite",
-    "hand region": "holistic_landmark/hand_recrop.tflite",
-    "palm detection": "palm_detection/palm_detection_full.tflite",
-    "face detection": "face_detection/face_detection_short_range.tflite",
-    "face": "face_landmark/face_landmark.tflite",
-}
+from studio.detect.runtimes import LiteRT, Runtime
 
 
 class Network:
-    """One network: a crop in, its output tensors without the batch axis out, in the file's order."""
+    """One network of a runtime: crops in, its output tensors out, in the file's order."""
 
-    def __init__(self, name: str, low: float = 0.0) -> None:
-        from ai_edge_litert.interpreter import Interpreter
+    def __init__(self, runtime: Runtime, name: str, low: float = 0.0) -> None:
+        """0..255 of an image become `low`..1."""
+        self._runtime, self._name, self._low = runtime, name, low
+        self.side = runtime.side(name)
 
-        with _quiet():
-            self._interpreter = Interpreter(model_path=str(_folder() / FILES[name]), num_threads=1)
-            self._interpreter.allocate_tensors()
-        given = self._interpreter.get_input_details()[0]
-        self._input = given["index"]
-        self._outputs = [d["index"] for d in self._interpreter.get_output_details()]
-        self.side = int(given["shape"][1])
-        self._low = low
+    def __call__(self, image: Float[Array, "side side 3"]) -> list[Float[Array, "..."]]:
+        """Of one crop, without the batch axis."""
+        return [y[0] for y in self.batch([image])]
 
-    def __call__(self, image: UInt8[Array, "side side 3"]) -> list[Float[Array, "..."]]:
-        """Runs on an image whose 0..255 become `low`..1."""
-        scaled = image.astype(np.float32) * np.float32((1 - self._low) / 255) + np.float32(self._low)
-        self._interpreter.set_tensor(self._input, scaled[None])
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(i)[0] for i in self._outputs]
+    def batch(self, images: Sequence[Float[Array, "side side 3"]]) -> list[Float[Array, "B ..."]]:
+        """Of several crops at once."""
+        return self._runtime.run(self._name, np.stack(images), self._low)
 
 
 class Finder:
     """A single-shot detector: boxes with keypoints (Liu et al. 2016; BlazeFace's anchors and blending of overlapping boxes)."""
 
-    def __init__(self, name: str, strides: tuple[int, ...], low: float = -1.0) -> None:
-        self.network = Network(name, low)
+    def __init__(self, runtime: Runtime, name: str, strides: tuple[int, ...], low: float = -1.0) -> None:
+        self.network = Network(runtime, name, low)
         self._anchors = _anchors(self.network.side, strides)
 
     def __call__(self, pyramid: list[UInt8[Array, "H W 3"]], region: Region, threshold: float) -> list[tuple[float, Float[Array, "K 2"]]]:
@@ -88,20 +68,6 @@ def _blended(scores: Float[Array, "N"], points: Float[Array, "N K 2"]) -> list[t
     return found
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """LiteRT greets every network on the process's error stream, past Python; it would break the progress bar."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
 @dataclass(frozen=True)
 class PoseSight:
     """33 landmarks of one person, and the two from which the next region follows."""
@@ -120,49 +86,62 @@ class PoseSight:
 
 
 class Networks:
-    """All networks of one process, loaded when first used."""
+    """All networks of one runtime (LiteRT's own by default), loaded when first used."""
+
+    def __init__(self, runtime: Runtime | None = None) -> None:
+        self._runtime = runtime or LiteRT()
 
     @cached_property
     def people(self) -> Finder:
         """Person detector."""
-        return Finder("pose detection", (8, 16, 32, 32, 32))
+        return Finder(self._runtime, "pose detection", (8, 16, 32, 32, 32))
 
     @cached_property
     def faces(self) -> Finder:
         """Face detector."""
-        return Finder("face detection", (8, 16, 16, 16))
+        return Finder(self._runtime, "face detection", (8, 16, 16, 16))
 
     @cached_property
     def palms(self) -> Finder:
         """Detector of hands by their palms."""
-        return Finder("palm detection", (8, 16, 16, 16), low=0.0)
+        return Finder(self._runtime, "palm detection", (8, 16, 16, 16), low=0.0)
 
     @cached_property
     def pose_network(self) -> Network:
         """39 body points, 33 of them named."""
-        return Network("pose")
+        return Network(self._runtime, "pose")
 
     @cached_property
     def hand_network(self) -> Network:
         """21 hand points."""
-        return Network("hand")
+        return Network(self._runtime, "hand")
 
     @cached_property
     def hand_region_network(self) -> Network:
         """Two points that correct a coarse hand region."""
-        return Network("hand region")
+        return Network(self._runtime, "hand region")
 
     @cached_property
     def face_network(self) -> Network:
         """468 face points."""
-        return Network("face")
+        return Network(self._runtime, "face")
 
     def pose(self, pyramid: list[UInt8[Array, "H W 3"]], region: Region) -> PoseSight:
         """The person in a region."""
+        return self.poses(pyramid, [region])[0]
+
+    def poses(self, pyramid: list[UInt8[Array, "H W 3"]], regions: Sequence[Region]) -> list[PoseSight]:
+        """The person in each region, all seen at once."""
+        if not regions:
+            return []
+        crops = [crop(pyramid, region, self.pose_network.side) for region in regions]
+        outputs = self.pose_network.batch(crops)
+        return [self._pose(region, *parts) for region, *parts in zip(regions, *outputs, strict=True)]
+
+    def _pose(self, region: Region, landmarks: Array, presence: Array, mask: Array, heat: Array, world: Array) -> PoseSight:
         side = self.pose_network.side
-        landmarks, presence, mask, heat, world = self.pose_network(crop(pyramid, region, side))
         landmarks = landmarks.reshape(39, 5).astype(np.float64)
-        refined = _refined(landmarks[:, :2] / side, _sigmoid(heat)) * side
+        refined = _refined(landmarks[:, :2] / side, heat) * side
         points = to_image(refined, region, side)
         visible = np.minimum(_sigmoid(landmarks[:33, 3]), _sigmoid(landmarks[:33, 4]))
         turned_world = turned(world.reshape(39, 3)[:33].astype(np.float64), region)
@@ -187,20 +166,18 @@ class Networks:
         return float(_sigmoid(presence.ravel()[0])), flat
 
 
-def _refined(points: Float[Array, "K 2"], heat: Float[Array, "h w K"]) -> Float[Array, "K 2"]:
+def _refined(points: Float[Array, "K 2"], logits: Float[Array, "h w K"]) -> Float[Array, "K 2"]:
     """Points (0..1) moved to the centre of mass of their heat map within 9x9 cells, where it is sure (0.5) of them."""
-    rows, columns = heat.shape[:2]
-    refined = points.copy()
-    for k, (x, y) in enumerate(points):
-        column, row = int(x * columns), int(y * rows)
-        if not (0 <= column < columns and 0 <= row < rows):
-            continue
-        top, left = max(row - 4, 0), max(column - 4, 0)
-        window = heat[top : row + 5, left : column + 5, k]
-        if window.max() >= 0.5:
-            r, c = np.indices(window.shape)
-            refined[k] = ((window * (c + left)).sum() / columns, (window * (r + top)).sum() / rows) / window.sum()
-    return refined
+    size, reach = np.array(logits.shape[1::-1]), np.arange(-4, 5)
+    cell = np.trunc(points * size).astype(int)
+    x, y = np.broadcast_arrays(cell[:, 0, None, None] + reach, cell[:, 1, None, None] + reach[:, None])
+    there = (x >= 0) & (x < size[0]) & (y >= 0) & (y < size[1])
+    k = np.arange(len(points))[:, None, None]
+    weight = _sigmoid(logits[y.clip(0, size[1] - 1), x.clip(0, size[0] - 1), k].astype(np.float64)) * there
+    sure = there[:, 4, 4] & (weight.max((1, 2)) >= 0.5)
+    total = np.where(sure, weight.sum((1, 2)), 1.0)
+    centre = np.stack([(weight * x).sum((1, 2)), (weight * y).sum((1, 2))], 1) / total[:, None] / size
+    return np.where(sure[:, None], centre, points)
 
 
 def _anchors(side: int, strides: tuple[int, ...]) -> Float[Array, "N 2"]:
@@ -215,14 +192,3 @@ def _anchors(side: int, strides: tuple[int, ...]) -> Float[Array, "N 2"]:
 
 def _sigmoid(logits: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
-
-
-def _folder() -> Path:
-    """Where the wheel keeps its networks; found without importing it."""
-    spec = importlib.util.find_spec("mediapipe")
-    folder = Path(next(iter(spec.submodule_search_locations))) / "modules" if spec and spec.submodule_search_locations else None
-    if folder is None or not all((folder / name).is_file() for name in FILES.values()):
-        raise ValueError(
-            f"mediapipe ({folder or 'not installed'}) carries no networks; install the version that does: pip install mediapipe==0.10.14"
-        )
-    return folder

@@ -47,19 +47,27 @@ def turned(points: Float[Array, "K 3"], region: Region) -> Float[Array, "K 3"]:
     return np.concatenate([points[:, :2] @ _rotation(region.angle).T, points[:, 2:]], 1)
 
 
-def crop(pyramid: list[UInt8[Array, "H W 3"]], region: Region, side: int, black: bool = False) -> UInt8[Array, "side side 3"]:
-    """The region as a `side` px image; beyond the border the edge goes on, or black.
+def crop(pyramid: list[UInt8[Array, "H W 3"]], region: Region, side: int, black: bool = False) -> Float[Array, "side side 3"]:
+    """The region as a `side` px image, 0 to 255, float32; beyond the border the edge goes on, or black.
 
     `pyramid` is the image and its halvings (`halvings`): the level is taken that is at least as fine as the crop, so that fine
-    texture does not alias into the network.
+    texture does not alias into the network. Not rounded to whole grey levels: a region moved by a thousandth of a pixel would then
+    move landmarks by whole pixels, and frame by frame that becomes jitter.
     """
     level = min(max(int(math.log2(max(region.size / side, 1.0))), 0), len(pyramid) - 1)
-    matrix = _crop_matrix(region, side)
+    matrix, image = _crop_matrix(region, side), pyramid[level]
     if level:  # the centre of pixel 0 moves by half a pixel of the finer level at every halving
         factor = 2.0**level
         matrix = np.concatenate([matrix[:, :2], matrix[:, 2:] - (factor - 1) / 2], 1) / factor
+    # Only what the crop shows becomes floating point.
+    corners = matrix[:, :2] @ [[0, side, 0, side], [0, 0, side, side]] + matrix[:, 2:]
+    size = np.array(image.shape[1::-1])
+    low = np.floor(corners.min(1) - 1).clip(0, size - 1).astype(int)
+    high = np.ceil(corners.max(1) + 2).clip(low + 1, size).astype(int)
+    patch = image[low[1] : high[1], low[0] : high[0]].astype(np.float32)
+    matrix = np.concatenate([matrix[:, :2], matrix[:, 2:] - low[:, None]], 1)
     border = cv2.BORDER_CONSTANT if black else cv2.BORDER_REPLICATE
-    return cv2.warpAffine(pyramid[level], matrix, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border)
+    return cv2.warpAffine(patch, matrix, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border)
 
 
 def paste(mask: Float[Array, "side side"], region: Region, width: int, height: int, reduction: int) -> Float[Array, "h w"]:
