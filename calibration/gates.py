@@ -40,6 +40,11 @@ def verdict(value: float, limits: tuple[float, float]) -> Verdict:
     return "pass" if value <= warn else "warn" if value <= fail else "fail"
 
 
+def worst(*verdicts: Verdict) -> Verdict:
+    """The gravest of some verdicts."""
+    return "fail" if "fail" in verdicts else "warn" if "warn" in verdicts else "pass"
+
+
 def passed(gates: Sequence[Gate]) -> bool:
     """Whether no gate fails."""
     return all(g.verdict != "fail" for g in gates)

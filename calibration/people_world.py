@@ -36,6 +36,32 @@ class World:
     """Of standing feet points about the floor, m."""
 
 
+@dataclass(frozen=True)
+class Ground:
+    """Where a person's feet stand in a world that has a floor at z = 0 already."""
+
+    height: float
+    """Of the standing feet's plane above z = 0 under the person, m."""
+    tilt: float
+    """Angle between that plane and z = 0, rad."""
+    wide: bool
+    """Whether the places stood on tell the tilt."""
+    rms: float
+    """Of standing feet points about their plane, m."""
+
+
+def ground_of(points: Float[Tensor, "T K 3"], feet: Sequence[int], spine: Sequence[tuple[int, int]]) -> Ground:
+    """Where the feet stand that a known rig sees (m); `spine` and `feet` as for `levelled`. A `ValueError` where they were never placed."""
+    tall = float(lengths_of(points, spine).sum()) / 2  # both sides of the body
+    ground = points[:, list(feet)].reshape(-1, 3)
+    ground = ground[torch.isfinite(ground).all(-1)]
+    if len(ground) < 20:
+        raise ValueError("people: the feet were hardly ever placed in 3D; record a take that shows the whole person")
+    normal, centre, standing, wide = _floor(ground, tall)
+    rms = float(((standing - centre) @ normal).square().mean().sqrt())
+    return Ground(float(centre[2]), float(torch.acos(normal[2].clamp(-1, 1))), wide, rms)
+
+
 def lengths_of(points: Float[Tensor, "T K 3"], pairs: Sequence[tuple[int, int]]) -> Float[Tensor, "N"]:
     """Median distances between pairs of points, m; a `ValueError` where one is never seen together."""
     a, b = torch.tensor(list(pairs), dtype=torch.long).T

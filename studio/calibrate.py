@@ -18,12 +18,14 @@ from torch import Tensor
 
 from calibration.cameras import Cameras, adapt_to_video, joined
 from calibration.formats import read_cameras
+from calibration.gates import Gate, passed, save_gates
 from calibration.people import PeopleConfig, PeopleFit, PeopleViews, calibrate_people
-from calibration.people_watch import refine_people, watch
+from calibration.people_gates import judge_people, judge_world
 from calibration.people_world import World, lengths_of, levelled, scaled
 from rigs.catalogue import open_body
 from rigs.keypoints import BONES, COCO_17, FEET, LEFT_HAND, RIGHT_HAND, mirrored
 from rigs.landmarks import landmark_skin
+from studio.calibration_report import account_of_people, write_report
 from studio.freshness import write_text
 from studio.pairing import video_files
 from studio.take import Take
@@ -127,7 +129,7 @@ def _videos_of(folder: Path) -> dict[str, Path]:
     return {p.stem: p for p in video_files([folder / v for v in listed])}
 
 
-def _fitted(cameras: Cameras, film: Filmed) -> Cameras:
+def fitted(cameras: Cameras, film: Filmed) -> Cameras:
     """Known cameras in the keypoints' order, adapted to the videos."""
     if missing := [c for c in film.keypoints.cameras if c not in cameras.names]:
         raise ValueError(f"{film.folder}: no camera {missing[0]!r} in the camera file, which has {list(cameras.names)}")
@@ -153,8 +155,9 @@ def calibrate_from_people(
     lenses: Path | None = None,
     same_lens: bool = False,
     config: PeopleConfig | None = None,
+    accept: bool = False,
 ) -> Path:
-    """Writes `cameras.yaml` of the rig that filmed a person, in metres, z up, floor at 0, and `<out>.json` with how far it holds.
+    """Writes `cameras.yaml` of the rig that filmed a person, in metres, z up, floor at 0, its gates, its report, and `<out>.json`.
 
     `height` is the person's (m); without it the scale is the network's guess. `lenses` names a camera file whose lenses are known;
     else focal lengths are found too, less exactly, best where all are the `same_lens`. A `ValueError` says why footage cannot give
@@ -168,14 +171,39 @@ def calibrate_from_people(
     config = config or PeopleConfig()
     if same_lens:
         config = replace(config, focal_spread=SAME, distortion_spread=SAME)
-    known = _fitted(read_cameras(lenses), film) if lenses else None
+    known = fitted(read_cameras(lenses), film) if lenses else None
     world = in_world(film, calibrate_people(views, known, config), height)
-    notes = _notes(film, world, height)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    world.fit.cameras.save(out)
+    gates = (*judge_people(world.fit, film.size, views.fps), *judge_world(world, height, seen_stature(film)))
+    notes = _notes(film, world, height, gates)
+    write_people_rig(film, out, world.fit, gates, accept, "" if height is None else f" {height:.2f} m tall")
     write_text(out.with_suffix(".json"), json.dumps(notes, indent=1))
     _summary(out, world, notes, time.monotonic() - begun)
     return out
+
+
+def write_people_rig(film: Filmed, out: Path, fit: PeopleFit, gates: Sequence[Gate], accept: bool, tall: str = "") -> None:
+    """Write the cameras, their gates and the report."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fit.cameras.save(out)
+    accepted = accept and not passed(gates)
+    save_gates(out, gates, accepted=accepted)
+    account = account_of_people(
+        fit, gates, {"Network": film.keypoints.network}, feet_among(film.landmarks), f"{film.folder.name}: a person{tall}"
+    )
+    write_report(out, replace(account, accepted=accepted))
+
+
+def seen_stature(film: Filmed) -> float:
+    """How tall the network takes the person for, m."""
+    own = film.views.skeleton.double().flatten(0, 1)
+    pairs, unit = stature_lengths(film.landmarks, film.keypoints.network, 1.0)
+    return float((lengths_of(own, pairs) / unit).median())
+
+
+def feet_among(names: Sequence[str]) -> list[int]:
+    """Points that touch the floor; ankles where toes and heels are not seen."""
+    feet = [i for i, n in enumerate(names) if n in FEET or n.endswith("ankle")]
+    return [i for i in feet if "toe" in names[i] or "heel" in names[i]] or feet
 
 
 def in_world(film: Filmed, fit: PeopleFit, height: float | None) -> World:
@@ -189,12 +217,10 @@ def in_world(film: Filmed, fit: PeopleFit, height: float | None) -> World:
         own = film.views.skeleton.double().flatten(0, 1)
         pairs = [(names.index(a), names.index(b)) for a, b in SPINE]
         fit = scaled(fit, pairs, lengths_of(own, pairs))
-    feet = [i for i, n in enumerate(names) if n in FEET or n.endswith("ankle")]
-    touching = [i for i in feet if "toe" in names[i] or "heel" in names[i]]
-    return levelled(fit, touching or feet, [(names.index(a), names.index(b)) for a, b in SPINE])
+    return levelled(fit, feet_among(names), [(names.index(a), names.index(b)) for a, b in SPINE])
 
 
-def _notes(film: Filmed, world: World, height: float | None) -> dict[str, Any]:
+def _notes(film: Filmed, world: World, height: float | None, gates: Sequence[Gate]) -> dict[str, Any]:
     fit = world.fit
     sigma = fit.covariance.diagonal(dim1=1, dim2=2).clamp_min(0)
     cameras = {
@@ -210,20 +236,7 @@ def _notes(film: Filmed, world: World, height: float | None) -> dict[str, Any]:
         }
         for i, c in enumerate(fit.cameras.names)
     }
-    warnings = list(film.warnings)
-    if height is None:
-        warnings.append("The scale is the network's guess, good to about 10 %; give the person's height with --height.")
-    if not world.from_floor:
-        warnings.append("The person stood in too few places to tell the floor's tilt; up is their mean axis. Walk through the volume.")
-    if vague := [c for c, v in cameras.items() if v["focal_sigma_share"] > 0.03]:
-        worst = 100 * max(cameras[c]["focal_sigma_share"] for c in vague)
-        warnings.append(
-            f"The focal lengths of {', '.join(vague)} are known only to {worst:.0f} %, which moves the cameras: calibrate the lenses and "
-            "give --lenses, or say --same-lens if they are alike."
-        )
-    if late := [c for c, v in cameras.items() if abs(v["delay_frames"]) > max(0.5, 2 * v["delay_sigma_frames"])]:
-        told = ", ".join(f"{c} by {cameras[c]['delay_frames']:.1f} frames" for c in late)
-        warnings.append(f"Cameras are out of step with {fit.cameras.names[0]}: {told}.")
+    warnings = [*film.warnings, *(f"{g.sentence} {g.remedy}" for g in gates if g.verdict != "pass")]
     return {
         "warnings": warnings,
         "residual_px": fit.rms,
@@ -243,35 +256,3 @@ def _summary(out: Path, world: World, notes: dict[str, Any], seconds: float) -> 
     )
     for sentence in notes["warnings"]:
         say(f"[yellow]{sentence}[/]")
-
-
-def check_with_people(places: Sequence[Path], cameras_file: Path) -> int:
-    """Prints whether the cameras stand as their file says, told by the person in a take; 0, or 3 with an alarm."""
-    film = filmed(places, cameras_file)
-    result = watch(film.views, _fitted(read_cameras(cameras_file), film))
-    say(f"calibrate: {len(film.keypoints.cameras)} cameras disagree by {result.disagreement:.1f} px about a person (median)")
-    for sentence in result.alarms:
-        say(f"[bold red]{sentence}[/]")
-    if not result.alarms:
-        say("calibrate: no camera was bumped and none are exchanged")
-    return 3 if result.alarms else 0
-
-
-def refine_from_people(
-    places: Sequence[Path], cameras_file: Path, out: Path, turn: float = math.radians(0.5), position: float = 0.02
-) -> Path:
-    """Writes the cameras of `cameras_file` after each has moved as far as a take of a person asks, held by `turn` (rad) and `position` (m).
-
-    A `ValueError` tells of exchanged cameras.
-    """
-    begun = time.monotonic()
-    film = filmed(places, out)
-    known = _fitted(read_cameras(cameras_file), film)
-    covariance = torch.diag(torch.tensor([turn**2] * 3 + [position**2] * 3, dtype=torch.float64)).expand(len(known), 6, 6)
-    fit = refine_people(film.views, known, covariance)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fit.cameras.save(out)
-    moved = 1000 * (fit.cameras.position - known.position).norm(dim=-1)
-    told = ", ".join(f"{c} {m:.0f} mm" for c, m in zip(known.names, moved.tolist()))
-    say(f"calibrate: refined by {len(fit.frames)} frames of a person: {told}; {time.monotonic() - begun:.0f} s -> {out}")
-    return out

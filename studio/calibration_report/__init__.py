@@ -7,9 +7,10 @@ from pathlib import Path
 from calibration.gates import report_file
 from studio.calibration_report.account import Account, Link, Row, Seen
 from studio.calibration_report.of_boards import account_of_boards
+from studio.calibration_report.of_people import account_of_people
 from studio.freshness import write_text
 
-__all__ = ["Account", "Link", "Row", "Seen", "account_of_boards", "write_report"]
+__all__ = ["Account", "Link", "Row", "Seen", "account_of_boards", "account_of_people", "write_report"]
 
 
 def write_report(cameras: Path, account: Account) -> Path:

@@ -11,6 +11,7 @@ import viser
 from studio.calibration_report.account import Account
 from studio.review.offline import add_cameras, add_floor, offline, viewpoint
 
+Place = tuple[float, float, float]
 MOST_BOARDS = 150
 COLOURS = ((86, 150, 230), (217, 115, 13), (31, 157, 107), (164, 69, 178))
 
@@ -21,7 +22,13 @@ def rig_scene(account: Account) -> str:
 
 
 def _filled(server: viser.ViserServer, account: Account) -> str:
-    scene, cameras = server.scene, account.cameras
+    server.initial_camera.look_at, server.initial_camera.position = add_rig(server.scene, account)
+    return server.get_scene_serializer().as_html()
+
+
+def add_rig(scene: viser.SceneApi, account: Account) -> tuple[Place, Place]:
+    """Put the rig into a scene; what to look at there, and from where, m."""
+    cameras = account.cameras
     around = torch.cat([account.boards.reshape(-1, 3).double(), *(p.double() for p in account.paths), cameras.position])
     around = around[around.isfinite().all(-1)]
     middle = around.median(0).values
@@ -34,9 +41,7 @@ def _filled(server: viser.ViserServer, account: Account) -> str:
     if len(account.boards):
         quads, blue = account.boards[::every].float(), np.array(COLOURS[0])
         edges = torch.stack([quads, quads.roll(-1, 1)], 2).reshape(-1, 2, 3).numpy()
-        scene.add_line_segments(
-            "/boards", edges, np.broadcast_to(blue, edges.shape), thickness=1.5, thickness_units="screen"
-        )
+        scene.add_line_segments("/boards", edges, np.broadcast_to(blue, edges.shape), thickness=1.5, thickness_units="screen")
     for number, path in enumerate(account.paths):
         kept = path[path.isfinite().all(-1)].float().numpy()
         scene.add_point_cloud(f"/ways/{number}", kept, COLOURS[number % len(COLOURS)], point_size=0.02, point_shape="circle")
@@ -44,8 +49,5 @@ def _filled(server: viser.ViserServer, account: Account) -> str:
         scene.add_icosphere(f"/marks/{name}", 0.03, (250, 180, 40), position=place)
         scene.add_label(f"/marks/{name}/name", name, font_screen_scale=0.9, anchor="bottom-center")
     scene.add_frame("/origin", axes_length=0.3, axes_radius=0.008)
-    server.initial_camera.look_at = (*flat, float(middle[2]))
-    server.initial_camera.position = viewpoint(
-        cameras, flat, 1.5 * reach + 0.8, max(float(cameras.position[:, 2].max()), 0.5) + 0.4 * reach
-    )
-    return server.get_scene_serializer().as_html()
+    height = max(float(cameras.position[:, 2].max()), 0.5) + 0.6 * reach
+    return (*flat, float(middle[2]) * 0.7), viewpoint(cameras, flat, 1.5 * reach + 0.8, height)

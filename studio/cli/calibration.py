@@ -83,21 +83,23 @@ def calibrate(
     """
     if board is not None or videos:
         return _calibrate_board(videos, board, out, instants, lenses, floor, distance, accept, bool(from_people))
-    from studio import calibrate as calibration
+    from calibration.gates import gates_of, passed
+    from studio import calibrate_check as checks
+    from studio.calibrate import calibrate_from_people
 
     if not from_people:
         raise ValueError("studio calibrate: needs VIDEO... --board BOARD, or --from-people VIDEO... (or a take's folder)")
     if missing := [p for p in from_people if not p.exists()]:
         raise FileNotFoundError(f"{missing[0]}: no such file or folder; give videos, a folder of them, or a take's folder")
     if check is not None:
-        return calibration.check_with_people(from_people, check)
+        return checks.check_with_people(from_people, check, height)
     if out is None:
         raise ValueError("studio calibrate: needs --out FILE, the cameras.yaml to write")
     if refine is not None:
-        calibration.refine_from_people(from_people, refine, out)
+        checks.refine_from_people(from_people, refine, out, accept=accept)
     else:
-        calibration.calibrate_from_people(from_people, out, height, lenses, same_lens)
-    return 0
+        calibrate_from_people(from_people, out, height, lenses, same_lens, accept=accept)
+    return 0 if accept or passed(gates_of(out)[0]) else 2
 
 
 def _calibrate_board(

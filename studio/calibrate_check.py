@@ -1,0 +1,80 @@
+"""`studio calibrate --check` and `--refine`: a known rig checked, and corrected, by a take of a person."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich import print as say
+
+from calibration.cameras import Cameras
+from calibration.formats import read_cameras
+from calibration.gates import Gate, add_gates, gates_of, passed
+from calibration.people_gates import MEASURED, judge_ground, judge_people, judge_refined, judge_stature, judge_watch
+from calibration.people_watch import refine_people, watch
+from calibration.people_world import ground_of, lengths_of
+from calibration.triangulate import triangulate
+from studio.calibrate import Filmed, feet_among, filmed, fitted, stature_lengths, write_people_rig
+
+SCALE_GATES = ("scale", "known square")
+"""What refining leaves as it was."""
+
+
+def check_with_people(places: Sequence[Path], cameras_file: Path, height: float | None = None) -> int:
+    """Prints whether the cameras stand as their file says, told by the person in a take, and keeps it among the file's gates.
+
+    The person's `height` (m) tells besides whether the calibration's metre is one. 0, or 3 where a gate fails.
+    """
+    film = filmed(places, cameras_file)
+    cameras = fitted(read_cameras(cameras_file), film)
+    gates = (*judge_watch(watch(film.views, cameras), cameras.names, film.size), *_in_known_world(film, cameras, cameras_file, height))
+    add_gates(cameras_file, gates)
+    for g in gates:
+        style = {"pass": "", "warn": "[yellow]", "fail": "[bold red]"}[g.verdict]
+        say(f"{style}{g.name}: {g.sentence} {g.remedy}".rstrip())
+    if passed(gates):
+        say("calibrate: no camera was bumped and none are exchanged")
+    return 0 if passed(gates) else 3
+
+
+def _in_known_world(film: Filmed, cameras: Cameras, file: Path, height: float | None) -> tuple[Gate, ...]:
+    """Whether the person stands on the floor of a known rig, if it has one, and is as tall in its metres as they are."""
+    names, views = film.landmarks, film.views
+    sigma = torch.where(views.seen, views.sigma.double().clamp_min(0.5), torch.inf)
+    points = triangulate(cameras, views.pixels.double(), sigma, robust=True, dtype=torch.float64).points
+    pairs, unit = stature_lengths(names, film.keypoints.network, 1.0)
+    try:
+        found = float((lengths_of(points, pairs) / unit).median())
+        stature = judge_stature(height, found, MEASURED, "by these cameras the person is")
+        levelled_once = not any(g.name == "floor" and math.isnan(g.value) for g in gates_of(file)[0])
+        ground = (judge_ground(ground_of(points, feet_among(names), pairs)),) if levelled_once else ()
+    except ValueError as error:
+        return (Gate("stature", "warn", math.nan, math.nan, f"Nothing is known of scale and floor: {error}.", "Film the whole person."),)
+    return (stature, *ground)
+
+
+def refine_from_people(
+    places: Sequence[Path], cameras_file: Path, out: Path, turn: float = math.radians(0.5), position: float = 0.02, accept: bool = False
+) -> Path:
+    """Writes the cameras of `cameras_file` after each has moved as far as a take of a person asks, held by `turn` (rad) and `position` (m).
+
+    Gates and report go beside `out`; what the file's own gates say of its scale stays true and is kept.
+
+    A `ValueError` tells of exchanged cameras.
+    """
+    begun = time.monotonic()
+    film = filmed(places, out)
+    known = fitted(read_cameras(cameras_file), film)
+    covariance = torch.diag(torch.tensor([turn**2] * 3 + [position**2] * 3, dtype=torch.float64)).expand(len(known), 6, 6)
+    fit = refine_people(film.views, known, covariance)
+    kept = tuple(g for g in gates_of(cameras_file)[0] if g.name in SCALE_GATES or g.name.startswith("distance "))
+    world = _in_known_world(film, fit.cameras, cameras_file, None)
+    gates = (*kept, *judge_people(fit, film.size, film.views.fps), judge_refined(fit, known.position), *world)
+    write_people_rig(film, out, fit, gates, accept)
+    moved = 1000 * (fit.cameras.position - known.position).norm(dim=-1)
+    told = ", ".join(f"{c} {m:.0f} mm" for c, m in zip(known.names, moved.tolist()))
+    say(f"calibrate: refined by {len(fit.frames)} frames of a person: {told}; {time.monotonic() - begun:.0f} s -> {out}")
+    return out
