@@ -171,16 +171,20 @@ def adjustment_only(cameras: Cameras, views: BoardViews, R: torch.Tensor, positi
 
 def stereo_chain(views: BoardViews, lenses: list[LensFit]) -> Poses:
     """cv2.stereoCalibrate of neighbours, lenses fixed."""
-    points = BOARD.points().numpy().astype(np.float32)
+    points = views.board.points().numpy().astype(np.float32)
     K = [np.array([[f.focal[0], 0, f.centre[0]], [0, f.focal[1], f.centre[1]], [0, 0, 1]], dtype=float) for f in lenses]
     D = [f.distortion.numpy() for f in lenses]
-    seen, pixels = views.seen().numpy(), views.pixels.numpy().astype(np.float32)
+    pixels = views.pixels.numpy().astype(np.float32)
+    ok = np.asarray(np.isfinite(pixels).all(-1))
     R, t = [np.eye(3)], [np.zeros(3)]
     for c in range(len(lenses) - 1):
-        both = np.flatnonzero(seen[c] & seen[c + 1])
+        shared = ok[c] & ok[c + 1]
+        both = np.flatnonzero(shared.sum(1) >= 6)
+        ours, first, second = (
+            [v[b, shared[b]] for b in both] for v in (np.broadcast_to(points, pixels[c].shape[:2] + (3,)), *pixels[c : c + 2])
+        )
         found = cv2.stereoCalibrate(
-            [points] * len(both), list(pixels[c, both]), list(pixels[c + 1, both]), K[c], D[c], K[c + 1], D[c + 1], (1920, 1080),
-            flags=cv2.CALIB_FIX_INTRINSIC,
+            ours, first, second, K[c], D[c], K[c + 1], D[c + 1], (1920, 1080), flags=cv2.CALIB_FIX_INTRINSIC
         )  # fmt: skip
         R.append(found[5] @ R[-1])
         t.append(found[5] @ t[-1] + found[6][:, 0])
@@ -193,14 +197,15 @@ def aniposelib(views: BoardViews, lenses: list[LensFit], known: bool) -> Poses:
     from aniposelib.utils import get_initial_extrinsics  # type: ignore[import-not-found]
 
     np.random.seed(0)
-    seen, pixels, points = views.seen().numpy(), views.pixels.numpy(), BOARD.points().numpy()
+    seen, pixels, points = (views.pixels.isfinite().all(-1).sum(-1) >= 6).numpy(), views.pixels.numpy(), views.board.points().numpy()
     (C, B), N = seen.shape, len(points)
     turns, shifts = np.full((C, B, 3), np.nan), np.full((C, B, 3), np.nan)
     K = [np.array([[f.focal[0], 0, f.centre[0]], [0, f.focal[1], f.centre[1]], [0, 0, 1]], dtype=float) for f in lenses]
     D = [f.distortion.numpy()[:5] for f in lenses]
     for c, b in zip(*np.nonzero(seen)):
-        _, turn, shift = cv2.solvePnP(points, pixels[c, b], K[c], D[c], flags=cv2.SOLVEPNP_IPPE)
-        turn, shift = cv2.solvePnPRefineLM(points, pixels[c, b], K[c], D[c], turn, shift)
+        ok = np.isfinite(pixels[c, b]).all(-1)
+        _, turn, shift = cv2.solvePnP(points[ok], pixels[c, b, ok], K[c], D[c], flags=cv2.SOLVEPNP_IPPE)
+        turn, shift = cv2.solvePnPRefineLM(points[ok], pixels[c, b, ok], K[c], D[c], turn, shift)
         turns[c, b], shifts[c, b] = turn[:, 0], shift[:, 0]
     r0, t0 = get_initial_extrinsics(np.concatenate([turns, shifts], -1))
     group = CameraGroup([Camera(matrix=K[c], dist=D[c], size=(1920, 1080), rvec=r0[c], tvec=t0[c], name=str(c)) for c in range(C)])

@@ -9,16 +9,18 @@ twist of the board in the world is the adjoint of the camera's pose times a twis
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from calibration.reprojection import DELAY, LENS, Normals, Sightings, normals
+from calibration.reprojection import DELAY, LENS, THICKNESS, Normals, Sightings, normals
 
 DELAY_SD = 0.5
 """Cameras are this much apart in time, as a prior, frames."""
+THICKNESS_SD = 0.01
+"""How well a two-sided board's thickness is known before, m."""
 Pose = tuple[Float[Tensor, "n 3 3"], Float[Tensor, "n 3"]]
 
 
@@ -80,11 +82,13 @@ class Adjusted:
     board_position: Float[Tensor, "B 3"]
     change: Float[Tensor, "G K"]
     delay: Float[Tensor, "C"]
-    """Frames by which each camera's pictures must be moved on to fit the held camera's; zero where no velocity was given."""
+    """Frames by which each camera's pictures must be moved on to fit the clock's; zero where no velocity was given."""
+    thickness: Float[Tensor, ""]
+    """What a two-sided board is thicker than was said, m; zero where no view shows its back."""
     cost: float
     steps: int
     information: Float[Tensor, "U U"]
-    """Of the cameras' unknowns, boards eliminated: six twist entries a camera (camera's frame), the lens groups', the delays."""
+    """Of the cameras' unknowns, boards eliminated: six twist entries a camera (camera's frame), lens groups', delays, thickness."""
     scores: Float[Tensor, "B U"]
     """Each instant's part of the gradient at the end, boards eliminated: what its data would still move."""
 
@@ -101,6 +105,7 @@ class _State:
     t_board: Tensor
     change: Tensor
     delay: Tensor
+    thickness: Tensor
 
 
 @dataclass(frozen=True)
@@ -124,26 +129,32 @@ def adjust(
     held: Sequence[int] = (0,),
     pose_prior: Float[Tensor, "C 6 6"] | None = None,
     delay: Float[Tensor, "C"] | None = None,
+    thickness: Float[Tensor, ""] | None = None,
+    clock: int | None = None,
     steps: int = 30,
     tolerance: float = 1e-7,
 ) -> Adjusted:
     """The poses (and lenses) of the least robust reprojection error.
 
     The world is fixed by the cameras `held`, or by `pose_prior`: information on each camera's twist away from its start (camera's frame).
-    Where the views hold velocities, each camera's delay is solved too, from `delay` on; a held camera keeps it. `steps` bounds the
-    iterations; it ends when a step promises to lower the cost by less than `tolerance` of it. Damping follows the gain ratio (Madsen,
-    Nielsen, Tingleff 2004, "Methods for non-linear least squares problems", section 3.2).
+    Where the views hold velocities, each camera's delay is solved too, from `delay` on; that of `clock`, or of the held, stays. Where some
+    show a board's back, its thickness is solved, unless all cameras are held. `steps` bounds the iterations; it ends when a step promises
+    to lower the cost by less than `tolerance` of it. Damping follows the gain ratio (Madsen, Nielsen, Tingleff 2004, "Methods for
+    non-linear least squares problems", section 3.2).
     """
     if not held and pose_prior is None:
         raise ValueError("bundle adjustment: hold one camera, or give a prior on the camera poses; else the world may drift")
     C = len(cameras[0])
     delays = cameras[1].new_zeros(C) if delay is None else delay
-    start = _State(*cameras, *boards, lenses.start.new_zeros(len(lenses.start), lenses.basis.shape[1]), delays)
+    thick = cameras[1].new_zeros(()) if thickness is None else thickness
+    start = _State(*cameras, *boards, lenses.start.new_zeros(len(lenses.start), lenses.basis.shape[1]), delays, thick)
     free = torch.ones(len(_prior(start, start, lenses, pose_prior)[0]), dtype=torch.bool)
     for c in held:
         free[6 * c : 6 * c + 6] = False
-        free[len(free) - C + c] = False
-    free[len(free) - C :] &= views.velocity is not None
+    for c in held if clock is None else (clock,):
+        free[len(free) - 1 - C + c] = False
+    free[len(free) - 1 - C : -1] &= views.velocity is not None
+    free[-1] = views.behind is not None and bool(views.behind.any()) and not bool((~views.behind).all()) and len(held) < C
     system, state = _linearised(views, start, start, lenses, pose_prior), start
     damping, growth, taken = 1e-6, 2.0, 0
     for taken in range(1, steps + 1):  # noqa: B007
@@ -170,13 +181,15 @@ def _linearised(views: Sightings, state: _State, start: _State, lenses: LensMode
     c, b = views.camera, views.board
     R, t = composed((state.R, state.t), (state.R_board, state.t_board), views)
     timed = views.velocity is not None
-    extra_columns = (DELAY,) if timed else ()
-    found = normals(views.at(state.delay), R, t, lenses.of(state.change)[c], lenses.fish[lenses.group][c], lenses.columns + extra_columns)
-    H, g = _reduced(found, lenses, timed)
+    extra_columns = ((DELAY,) if timed else ()) + ((THICKNESS,) if views.behind is not None else ())
+    views = views.at(state.delay).thicker(state.thickness)
+    found = normals(views, R, t, lenses.of(state.change)[c], lenses.fish[lenses.group][c], lenses.columns + extra_columns)
+    H, g = _reduced(found, lenses, len(extra_columns))
     Ad = adjoint(state.R, state.t)[c]
-    HA, P, U = H[:, :, :6] @ Ad, 6 + K + timed, 6 * C + G * K + C
-    columns = torch.cat([torch.arange(6 * C).view(C, 6), 6 * C + lenses.group[:, None] * K + torch.arange(K)], 1)
-    columns = torch.cat([columns, U - C + torch.arange(C)[:, None]], 1)[:, :P]
+    HA, P, U = H[:, :, :6] @ Ad, 6 + K + len(extra_columns), 6 * C + G * K + C + 1
+    columns = [torch.arange(6 * C).view(C, 6), 6 * C + lenses.group[:, None] * K + torch.arange(K)]
+    columns += [U - 1 - C + torch.arange(C)[:, None]] if timed else []
+    columns = torch.cat([*columns, torch.full((C, 1), U - 1)], 1)[:, :P]
     blocks, own = H.new_zeros(C, P, P).index_add_(0, c, H), columns
     A = H.new_zeros(U * U).index_add_(0, (own[:, :, None] * U + own[:, None, :]).flatten(), blocks.flatten()).view(U, U)
     a_board = H.new_zeros(B * U).index_add_(0, (b[:, None] * U + columns[c]).flatten(), g.flatten()).view(B, U)
@@ -187,10 +200,10 @@ def _linearised(views: Sightings, state: _State, start: _State, lenses: LensMode
     return _System(A + extra, a_board.sum(0) + extra_gradient, E, boards, pulls, a_board, float(found.cost.sum()) + extra_cost)
 
 
-def _reduced(found: Normals, lenses: LensModel, timed: bool) -> tuple[Tensor, Tensor]:
+def _reduced(found: Normals, lenses: LensModel, more: int) -> tuple[Tensor, Tensor]:
     """Gauss-Newton matrix and gradient by the unknown changes instead of the lens entries."""
     basis = lenses.basis[list(lenses.columns)]
-    T = torch.block_diag(torch.eye(6, dtype=basis.dtype), basis, torch.eye(int(timed), dtype=basis.dtype))
+    T = torch.block_diag(torch.eye(6, dtype=basis.dtype), basis, torch.eye(more, dtype=basis.dtype))
     return T.T @ found.matrix @ T, found.gradient @ T
 
 
@@ -204,11 +217,11 @@ def _prior(state: _State, start: _State, lenses: LensModel, pose_prior: Tensor |
     half = torch.stack([turn[:, 2, 1] - turn[:, 1, 2], turn[:, 0, 2] - turn[:, 2, 0], turn[:, 1, 0] - turn[:, 0, 1]], -1) / 2
     away = torch.cat([half, state.t - (turn @ start.t[..., None])[..., 0]], -1)
     pulled = (poses @ away[..., None])[..., 0]
-    late = state.delay / DELAY_SD**2
+    late, thick = state.delay / DELAY_SD**2, state.thickness / THICKNESS_SD**2
     known = [*poses, *lenses.prior] if K else [*poses]
-    information = torch.block_diag(*known, torch.eye(C, dtype=late.dtype) / DELAY_SD**2)
-    cost = float((pull * state.change).sum() + (pulled * away).sum() + (late * state.delay).sum()) / 2
-    return information, torch.cat([pulled.flatten(), pull.flatten(), late]), cost
+    information = torch.block_diag(*known, torch.eye(C, dtype=late.dtype) / DELAY_SD**2, torch.ones_like(thick) / THICKNESS_SD**2)
+    cost = float((pull * state.change).sum() + (pulled * away).sum() + (late * state.delay).sum() + thick * state.thickness) / 2
+    return information, torch.cat([pulled.flatten(), pull.flatten(), late, thick[None]]), cost
 
 
 def _step(system: _System, free: Tensor, damping: float) -> tuple[float, Tensor, Tensor] | None:
@@ -236,8 +249,9 @@ def _applied(state: _State, da: Tensor, db: Tensor) -> _State:
     C = len(state.R)
     R, t = moved(state.R, state.t, da[: 6 * C].view(C, 6))
     R_board, t_board = moved(state.R_board, state.t_board, db)
-    change = state.change + da[6 * C : len(da) - C].view(state.change.shape)
-    return replace(state, R=R, t=t, R_board=R_board, t_board=t_board, change=change, delay=state.delay + da[len(da) - C :])
+    change = state.change + da[6 * C : len(da) - 1 - C].view(state.change.shape)
+    delay, thickness = state.delay + da[len(da) - 1 - C : -1], state.thickness + da[-1]
+    return _State(R, t, R_board, t_board, change, delay, thickness)
 
 
 def _finished(system: _System, state: _State, free: Tensor, steps: int) -> Adjusted:
@@ -253,6 +267,7 @@ def _finished(system: _System, state: _State, free: Tensor, steps: int) -> Adjus
         state.t_board,
         state.change,
         state.delay,
+        state.thickness,
         system.cost,
         steps,
         information,

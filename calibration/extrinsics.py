@@ -17,12 +17,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from calibration.boards import BoardViews
-from calibration.bundle import Adjusted, LensModel, composed, skew
+from calibration.bundle import Adjusted, LensModel, skew
 from calibration.camera_graph import Pair, chained, refuse_unless_connected
 from calibration.cameras import Cameras, joined
 from calibration.intrinsics import LensFit
 from calibration.lens_choice import LensMode, chosen_model, fixed_model, refined_model
-from calibration.reprojection import LENS, lens_vectors, residuals
+from calibration.reprojection import LENS, lens_vectors
 from calibration.rig_views import DISAGREES, USED, VERDICTS, Rig, begun, started
 
 UPRIGHT = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.float64)
@@ -58,6 +58,14 @@ class RigFit:
     """Frames by which each camera's pictures must be moved on to fit the anchor's; zero where the board did not move smoothly."""
     delay_sd: Float[Tensor, "C"]
     """frames"""
+    jitter: Float[Tensor, "C"]
+    """How far the moments of each camera's pictures stray from that (standard deviation), frames; zero where it was not solved."""
+    late: Float[Tensor, "C B"]
+    """Frames by which a picture is later than its camera's delay says; NaN in views that the rig does not rest on."""
+    thickness: float
+    """What a two-sided board is thicker than was said, m; zero where no view showed its back."""
+    thickness_sd: float
+    """m"""
     correlation: float
     """By how much the covariances were widened because corners of one instant err together (1 where they do not)."""
     lenses: LensMode
@@ -169,11 +177,12 @@ def _judged(
     cameras = _with_lenses(rig.start.cameras, model, rig)
     lens = lens_vectors(cameras)
     names = cameras.names
-    joint, lens_covariance, delay_sd, correlation = _covariances(adjusted, model, held)
+    joint, lens_covariance, delay_sd, thickness_sd, correlation = _covariances(adjusted, model, anchor, held)
     if taken == "fixed":
         lens_covariance = torch.stack([fit.covariance for fit in lenses])
     C = len(names)
     solved = rig.used.sum(0) >= 2
+    residual, late = _residual(rig, lens, model.fish[model.group], solved)
     links = sorted((min(e), max(e)) for e in tree.edges)
     doubtful = [(c, d) for c, d in links if (p := tree.edges[c, d]["pair"]).rival >= MIRROR * p.agreeing]
     position = -(adjusted.R.mT @ adjusted.t[..., None])[..., 0]
@@ -184,12 +193,16 @@ def _judged(
         lens_covariance=lens_covariance,
         R_world_board=torch.where(solved[:, None, None], adjusted.R_world_board, torch.nan),
         board_position=torch.where(solved[:, None], adjusted.board_position, torch.nan),
-        residual=_residual(rig, lens, model.fish[model.group], solved),
+        residual=residual,
         verdict=rig.verdict,
         noise=rig.noise,
         excess=rig.excess,
-        delay=adjusted.delay,
+        delay=adjusted.delay - adjusted.delay[anchor],
         delay_sd=delay_sd,
+        jitter=rig.jitter if rig.views.velocity is not None else torch.zeros_like(rig.jitter),
+        late=late,
+        thickness=float(adjusted.thickness),
+        thickness_sd=thickness_sd,
         correlation=correlation,
         lenses=taken,
         anchor=names[anchor],
@@ -200,19 +213,22 @@ def _judged(
     )
 
 
-def _residual(rig: Rig, lens: Float[Tensor, "C 12"], fish: Bool[Tensor, "C"], solved: Bool[Tensor, "B"]) -> Float[Tensor, "C B N 2"]:
-    """Residuals of every screened view where the instant is solved."""
-    views = rig.views.at(rig.delay)
-    error = residuals(views, *composed(rig.cameras, rig.boards, views), lens[views.camera], fish[views.camera])
+def _residual(
+    rig: Rig, lens: Float[Tensor, "C 12"], fish: Bool[Tensor, "C"], solved: Bool[Tensor, "B"]
+) -> tuple[Float[Tensor, "C B N 2"], Float[Tensor, "C B"]]:
+    """Residuals of every screened view where the instant is solved, and the lateness of the used ones."""
+    views, (error, own, _) = rig.views, rig.residuals(lens, fish)
     whole = torch.full((*rig.verdict.shape, *error.shape[1:]), torch.nan, dtype=error.dtype)
     whole[views.camera, views.board] = torch.where(solved[views.board, None, None], error, torch.nan)
-    return whole
+    late = whole.new_full(rig.verdict.shape, torch.nan)
+    late[views.camera, views.board] = own
+    return whole, torch.where(rig.used, late, torch.nan)
 
 
 def _covariances(
-    adjusted: Adjusted, model: LensModel, held: bool
-) -> tuple[Float[Tensor, "6C 6C"], Float[Tensor, "C 12 12"], Float[Tensor, "C"], float]:
-    """Of all camera poses together and of each lens, the standard deviation of each delay; and how much they were widened.
+    adjusted: Adjusted, model: LensModel, anchor: int, held: bool
+) -> tuple[Float[Tensor, "6C 6C"], Float[Tensor, "C 12 12"], Float[Tensor, "C"], float, float]:
+    """Of all camera poses together and of each lens, standard deviations of each delay and the thickness; and how much they were widened.
 
     Corners of one instant err together where the board bends, the lens is described too simply or the shutter was late. The scatter
     of the instants' scores against what independent corners would give tells by how much (White 1980, clusters as in Liang and Zeger 1986).
@@ -237,8 +253,11 @@ def _covariances(
     to_position = torch.block_diag(*(torch.block_diag(eye, -R.T) for R in adjusted.R))
     if not held:
         to_position = _shape_only(adjusted) @ to_position
-    delay_sd = covariance.diagonal()[-C:].sqrt()
-    return to_position @ covariance[: 6 * C, : 6 * C] @ to_position.T, lens, delay_sd, correlation
+    against = torch.eye(C, dtype=torch.float64)
+    against[:, anchor] -= 1
+    delay_sd = (against @ covariance[-1 - C : -1, -1 - C : -1] @ against.T).diagonal().clamp_min(0).sqrt()
+    poses = to_position @ covariance[: 6 * C, : 6 * C] @ to_position.T
+    return poses, lens, delay_sd, float(covariance[-1, -1].sqrt()), correlation
 
 
 def _shape_only(adjusted: Adjusted) -> Float[Tensor, "6C 6C"]:

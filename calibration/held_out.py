@@ -14,6 +14,7 @@ from calibration.boards import BoardViews
 from calibration.cameras import Cameras
 from calibration.extrinsics import RigFit, solve_rig
 from calibration.intrinsics import LensFit
+from calibration.reprojection import Sightings, lateness
 from calibration.rig_views import board_velocity
 from calibration.triangulate import triangulate
 
@@ -56,9 +57,36 @@ def held_out(views: BoardViews, lenses: Sequence[LensFit], fit: RigFit, same_foo
         raise ValueError(f"{len(shared)} instants show the board to two cameras; too few to hold any out: film at least 20")
     rest = solve_rig(chosen(views, ~out), lenses, fit.lenses, same_footage=same_footage)
     velocity = board_velocity(views)
-    if velocity is not None:  # cameras out of step saw the board elsewhere: where it was at the anchor's instants counts
-        views = replace(views, pixels=views.pixels + velocity * rest.delay[:, None, None, None])
-    return measured(rest.cameras, views, out)
+    if velocity is None:
+        return measured(rest.cameras, views, out)
+    # Cameras out of step saw the board elsewhere: where it was at the anchor's instants counts.
+    instant = chosen(replace(views, pixels=views.pixels + velocity * rest.delay[:, None, None, None]), out)
+    found = measured(rest.cameras, instant, torch.ones_like(out[out]))
+    moved = at_one_moment(rest.cameras, instant, velocity[:, out], rest)
+    steady = measured(rest.cameras, replace(instant, pixels=moved), torch.ones_like(out[out]))
+    return replace(steady, instants=out, left_out=found.left_out)
+
+
+def at_one_moment(
+    cameras: Cameras, views: BoardViews, velocity: Float[Tensor, "C B N 2"], timing: RigFit, rounds: int = 8
+) -> Float[Tensor, "C B N 2"]:
+    """Corners (px) as every camera would have seen them at the same moment, by the jitter of a rig; delays are taken out already.
+
+    Nothing is used of the board's shape: that corners of one view are late together, and must meet in space, tells the moments.
+    """
+    seen = views.pixels.isfinite().all(-1) & ~views.behind[..., None]
+    pixels = torch.where(seen[..., None], views.pixels, torch.nan).to(torch.float64)
+    sigma = ((timing.noise[:, None, None] * views.sigma).square() + timing.excess**2).sqrt()
+    c, b = torch.cartesian_prod(*(torch.arange(n) for n in seen.shape[:2])).T
+    weight = torch.where(seen, 1 / sigma, 0).nan_to_num()[c, b]
+    sightings = Sightings(c, b, views.points()[c, b], pixels[c, b], weight, velocity[c, b], timing.jitter[c])
+    late = torch.zeros(seen.shape[:2], dtype=torch.float64)
+    for _ in range(rounds):
+        moved = pixels + velocity * late[..., None, None]
+        points = triangulate(cameras, moved, torch.where(seen, sigma, torch.nan), robust=False, dtype=torch.float64).points
+        error = torch.where(seen[..., None] & (seen.sum(0) >= 2)[..., None], cameras.project(points) - pixels, torch.nan)
+        late = lateness(sightings, error[c, b])[0].view(late.shape)
+    return pixels + velocity * late[..., None, None]
 
 
 def chosen(views: BoardViews, which: Bool[Tensor, "B"]) -> BoardViews:

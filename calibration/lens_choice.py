@@ -14,7 +14,7 @@ from torch import Tensor
 from calibration.bundle import LensModel, Pose, adjust
 from calibration.cameras import Cameras
 from calibration.intrinsics import LensFit
-from calibration.reprojection import LENS, Sightings, fisheyes, huber, lens_vectors, residuals
+from calibration.reprojection import LENS, Sightings, fisheyes, huber, lens_vectors, timed_residuals
 
 LensMode = Literal["fixed", "refined", "shared"]
 MODES: tuple[LensMode, ...] = ("fixed", "shared", "refined")
@@ -119,9 +119,11 @@ def _held_out(train: Sightings, test: Sightings, poses: Pose, boards: Pose, mode
     lens = model.of(fitted.change)
     given = replace(model, start=lens, fish=model.fish[model.group], group=torch.arange(len(lens)), basis=model.basis[:, :0])
     given = replace(given, prior=lens.new_zeros(len(lens), 0, 0))
-    placed = adjust(test, (fitted.R, fitted.t), boards, given, tuple(range(len(lens))), delay=fitted.delay, steps=12, tolerance=1e-5)
+    cameras, everyone, delay = (fitted.R, fitted.t), tuple(range(len(lens))), fitted.delay
+    test = test.thicker(fitted.thickness)
+    placed = adjust(test, cameras, boards, given, everyone, delay=delay, steps=12, tolerance=1e-5)
     R, t = placed.of_views(test)
-    error = residuals(test.at(fitted.delay), R, t, lens[test.camera], given.fish[test.camera])
+    error = timed_residuals(test, delay, R, t, lens[test.camera], given.fish[test.camera])[0]
     return rms(error, test.weight)
 
 

@@ -17,8 +17,8 @@ from calibration import lenses
 from calibration.cameras import Cameras
 
 LENS = 12
-DELAY = 12
-"""Column of a camera's delay (frames) after those of its lens."""
+DELAY, THICKNESS = 12, 13
+"""Columns of a camera's delay (frames) and of what the board is thicker than was said (m), after those of its lens."""
 HUBER = 3.0
 """Standard deviations beyond which a corner pulls with constant strength; 1 % of correct corners lie there."""
 CHUNK = 16384
@@ -38,20 +38,31 @@ class Sightings:
     """1 / sigma, 1/px; zero where a corner was not seen."""
     velocity: Float[Tensor, "V N 2"] | None = None
     """px a frame; zero where not known."""
+    jitter: Float[Tensor, "V"] | None = None
+    """How far each view's own moment strays from its camera's delay, as a standard deviation, frames; zero where it does not."""
+    behind: Bool[Tensor, "V"] | None = None
+    """Seen from the back of a two-sided board."""
 
     def __len__(self) -> int:
         return len(self.camera)
 
     def __getitem__(self, which: Tensor | slice) -> Sightings:
         """The views at an index or mask."""
-        velocity = None if self.velocity is None else self.velocity[which]
-        return Sightings(self.camera[which], self.board[which], self.points[which], self.pixels[which], self.weight[which], velocity)
+        rest = (None if value is None else value[which] for value in (self.velocity, self.jitter, self.behind))
+        return Sightings(self.camera[which], self.board[which], self.points[which], self.pixels[which], self.weight[which], *rest)
 
     def at(self, delay: Float[Tensor, "C"]) -> Sightings:
         """Corners where they were `delay` frames of their camera later."""
         if self.velocity is None:
             return self
         return replace(self, pixels=self.pixels + self.velocity * delay[self.camera, None, None])
+
+    def thicker(self, thickness: Float[Tensor, ""]) -> Sightings:
+        """Corners seen from the back so much (m) farther behind the front."""
+        if self.behind is None:
+            return self
+        away = torch.stack([torch.zeros_like(thickness), torch.zeros_like(thickness), thickness])
+        return replace(self, points=self.points + self.behind[:, None, None] * away)
 
     def quieter(self, noise: Float[Tensor, "C"]) -> Sightings:
         """The same views with every camera's sigma multiplied by its factor."""
@@ -96,6 +107,38 @@ def residuals(
     return torch.where(views.weight[..., None] > 0, seen, torch.nan)
 
 
+def lateness(views: Sightings, error: Float[Tensor, "V N 2"], steps: int = 4) -> tuple[Float[Tensor, "V"], Float[Tensor, "V"]]:
+    """By how many frames each view is later still than its camera's delay, from residuals (px, NaN: not seen), and its information.
+
+    The most likely value under `jitter`, corners weighted as in `huber`; zero where the motion or the jitter is unknown.
+    """
+    late = error.new_zeros(len(error))
+    if views.velocity is None or views.jitter is None:
+        return late, late.clone()
+    known = 1 / views.jitter.square().clamp_min(1e-12)
+    information = known
+    v, e = views.velocity * views.weight[..., None], error.nan_to_num() * views.weight[..., None]
+    for _ in range(steps):
+        weight = huber((e - v * late[:, None, None]).square().sum(-1))[1]
+        information = (weight[..., None] * v * v).sum((1, 2)) + known
+        late = (weight[..., None] * v * e).sum((1, 2)) / information
+    return late, information
+
+
+def timed_residuals(
+    views: Sightings,
+    delay: Float[Tensor, "C"],
+    R: Float[Tensor, "V 3 3"],
+    t: Float[Tensor, "V 3"],
+    lens: Float[Tensor, "V 12"],
+    fish: Bool[Tensor, "V"],
+) -> tuple[Float[Tensor, "V N 2"], Float[Tensor, "V"], Float[Tensor, "V"]]:
+    """`residuals` of the moments at which the views were taken, and their `lateness` with its information."""
+    error = residuals(views.at(delay), R, t, lens, fish)
+    late, information = lateness(views, error)
+    return (error if views.velocity is None else error - views.velocity * late[:, None, None]), late, information
+
+
 def normals(
     views: Sightings,
     R: Float[Tensor, "V 3 3"],
@@ -104,7 +147,10 @@ def normals(
     fish: Bool[Tensor, "V"],
     columns: tuple[int, ...] = (),
 ) -> Normals:
-    """Cost, gradient and Gauss-Newton matrix of every view, by its pose's twist and the lens entries `columns` (or `DELAY`)."""
+    """Cost, gradient and Gauss-Newton matrix of every view, by its pose's twist and the lens entries `columns` (or `DELAY`, `THICKNESS`).
+
+    Where views have a jitter, the moment of each is solved for and eliminated (variable projection, Golub and Pereyra 1973).
+    """
     V, N = views.weight.shape
     P = 6 + len(columns)
     cost, gradient, matrix = R.new_empty(V), R.new_empty(V, P), R.new_empty(V, P, P)
@@ -114,6 +160,10 @@ def normals(
         s = slice(start, start + step)
         residual, J = _linearised(views[s], R[s], t[s], lens[s], fish[s] if some_fish else None, columns)
         scale = views.weight[s]
+        late, known = R.new_zeros(len(residual)), None
+        if views.jitter is not None and views.velocity is not None:
+            late, known = lateness(views[s], residual.mT)
+            residual = residual - views.velocity[s].mT * late[:, None, None]
         residual = residual * scale[:, None]
         loss, weight = huber(residual.square().sum(1))
         cost[s] = loss.sum(1) / 2
@@ -122,6 +172,11 @@ def normals(
         J = J.flatten(2)
         gradient[s] = (J @ (residual * root[:, None]).flatten(1)[..., None])[..., 0]
         torch.bmm(J, J.mT, out=matrix[s])
+        if known is not None and views.velocity is not None and views.jitter is not None:
+            own = (views.velocity[s].mT * (scale * root)[:, None]).flatten(1)
+            coupling = (J @ own[..., None])[..., 0]
+            matrix[s] -= coupling[:, :, None] * coupling[:, None] / known[:, None, None]
+            cost[s] += (late / views.jitter[s].clamp_min(1e-6)).square() / 2
     return Normals(cost, gradient, matrix)
 
 
@@ -157,6 +212,9 @@ def _linearised(
         if column == DELAY:
             assert views.velocity is not None
             J[:, 6 + n] = -views.velocity.mT * seen[:, None]
+        elif column == THICKNESS:
+            assert views.behind is not None
+            J[:, 6 + n] = torch.einsum("vi,vian->van", R[:, :, 2] * views.behind[:, None], J[:, 3:6])
         elif column < 2:
             J[:, 6 + n, column] = bent[column]
         elif column < 4:

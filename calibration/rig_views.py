@@ -16,7 +16,7 @@ from calibration.boards import BoardViews
 from calibration.bundle import Adjusted, LensModel, Pose, adjust, composed
 from calibration.camera_graph import Pair, Placed, agreement, camera_graph, pairs_of, placed, refuse_unless_connected
 from calibration.cameras import Cameras
-from calibration.reprojection import Sightings, fisheyes, lens_vectors, residuals
+from calibration.reprojection import Sightings, fisheyes, lens_vectors, residuals, timed_residuals
 
 Verdict = Literal["unseen", "used", "alone", "few corners", "blurred", "misshapen", "from behind", "disagrees"]
 VERDICTS: tuple[Verdict, ...] = ("unseen", "used", "alone", "few corners", "blurred", "misshapen", "from behind", "disagrees")
@@ -27,6 +27,8 @@ STRAY, OFF, BLUR = 6.0, 4.0, 4.0
 """Standard deviations beyond which a corner is left out; times its camera's usual residual, and usual sigma, beyond which a view is."""
 STEP = 1.5
 """Times the usual number of frames between instants up to which the board's motion from one to the next is straight."""
+JITTER, STEADY = 0.2, 0.01
+"""How far the moments of a camera's pictures are taken to stray at first (standard deviation), and the least that is told, frames."""
 PROBES, ROUNDS, SAMPLE = 60, 8, 20_000
 """Views of a camera that tell its noise at first; rounds of adjusting and rejecting at most; corners that tell the excess."""
 
@@ -93,6 +95,8 @@ def started(views: BoardViews, cameras: Cameras, doubt: Float[Tensor, "C 2"], sy
     velocity = None if synchronised else board_velocity(views)
     if velocity is not None:
         seen = replace(seen, velocity=velocity[seen.camera, seen.board])
+    if bool(views.behind.any()):
+        seen = replace(seen, behind=views.behind[seen.camera, seen.board])
     at = torch.full(verdict.shape, -1)
     at[seen.camera, seen.board] = torch.arange(len(seen))
     pairs = pairs_of(known, at)
@@ -190,6 +194,10 @@ class Rig:
     """Times by which each camera misses more than excess and noise explain; 1 where it does not."""
     delay: Float[Tensor, "C"]
     """Frames by which each camera's pictures are moved on."""
+    jitter: Float[Tensor, "C"]
+    """How far single pictures stray from that, frames."""
+    thickness: Float[Tensor, ""]
+    """What a two-sided board is thicker than was said, m."""
     stray: Bool[Tensor, "V N"]
     adjusted: Adjusted | None = None
 
@@ -200,8 +208,20 @@ class Rig:
 
     def sightings(self) -> Sightings:
         """Those views, stray corners left out, with sigmas as they turned out to be."""
-        views = replace(self.views, weight=torch.where(self.stray, 0, self._weight(self.excess)))
+        views = self._timed()
+        views = replace(views, weight=torch.where(self.stray, 0, views.weight))
         return views[self.used[views.camera, views.board]]
+
+    def _timed(self) -> Sightings:
+        """All views with what is known of their noise and moments, on a board as thick as it turned out."""
+        jitter = None if self.views.velocity is None else self.jitter[self.views.camera]
+        return replace(self.views, weight=self._weight(self.excess), jitter=jitter)
+
+    def residuals(self, lens: Float[Tensor, "C 12"], fish: Bool[Tensor, "C"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Of every view, px, at the moment it was taken; by how many frames that was late, and its information."""
+        views = self._timed()
+        c, (R, t) = views.camera, composed(self.cameras, self.boards, views)
+        return timed_residuals(views.thicker(self.thickness), self.delay, R, t, lens[c], fish[c])
 
     def shared(self) -> tuple[nx.Graph, list[Pair]]:
         """Cameras joined by used views, and every pair with the number of them."""
@@ -214,9 +234,11 @@ class Rig:
             model.of(model.start.new_zeros(len(model.start), model.basis.shape[1])), model.fish[model.group], reject=False
         )[0]
         for _ in range(ROUNDS):
-            adjusted = adjust(rig.sightings(), rig.cameras, rig.boards, model, (anchor,), delay=rig.delay)
+            clock = int(rig.jitter.argmin())
+            adjusted = adjust(rig.sightings(), rig.cameras, rig.boards, model, (anchor,), None, rig.delay, rig.thickness, clock)
             boards = adjusted.R_world_board, adjusted.board_position
             rig = replace(rig, cameras=(adjusted.R, adjusted.t), boards=boards, delay=adjusted.delay, adjusted=adjusted)
+            rig = replace(rig, thickness=adjusted.thickness)
             rig, changed = rig._reviewed(model.of(adjusted.change), model.fish[model.group])
             if not changed:
                 break
@@ -225,9 +247,9 @@ class Rig:
     def _reviewed(self, lens: Float[Tensor, "C 12"], fish: Bool[Tensor, "C"], reject: bool = True) -> tuple[Rig, bool]:
         """Excess, stray corners and verdicts from the residuals; and whether views changed, or the excess by more than 5 %."""
         c, b = self.views.camera, self.views.board
-        R, t = composed(self.cameras, self.boards, self.views)
-        error = residuals(self.views.at(self.delay), R, t, lens[c], fish[c])
+        error, late, information = self.residuals(lens, fish)
         even = replace(self, excess=self._excess(error), loose=torch.ones_like(self.loose))
+        even = replace(even, jitter=self._strayed(late, information) if reject else self.jitter)
         off = torch.full(self.verdict.shape, torch.nan, dtype=torch.float64)
         off[c, b] = misfit(error, even._weight(even.excess))
         used, count, verdict = self.used, self.used.sum(0), self.verdict.clone()
@@ -245,9 +267,23 @@ class Rig:
         verdict[(verdict == USED) & ((verdict == USED).sum(0) < 2)] = DISAGREES
         rig = replace(rig, verdict=verdict, stray=stray)
         same = bool((verdict == self.verdict).all()) and bool((stray == self.stray)[used[c, b]].all())
-        return rig, not (
-            same and abs(rig.excess - self.excess) <= 0.05 * rig.excess + 0.02 and torch.allclose(rig.loose, self.loose, rtol=0.1)
-        )
+        even_so = torch.allclose(rig.loose, self.loose, rtol=0.1) and torch.allclose(rig.jitter, self.jitter, rtol=0.1, atol=0.01)
+        return rig, not (same and even_so and abs(rig.excess - self.excess) <= 0.05 * rig.excess + 0.02)
+
+    def _strayed(self, late: Float[Tensor, "V"], information: Float[Tensor, "V"]) -> Float[Tensor, "C"]:
+        """The jitter that makes the used views' lateness likeliest, one step of expectation and maximisation (Dempster et al. 1977)."""
+        c, b = self.views.camera, self.views.board
+        if self.views.velocity is None:
+            return self.jitter
+        told = torch.where(self.used[c, b], 1 - 1 / (information * self.jitter[c].square()), 0)  # the data's part of what is known
+        table = torch.full(self.verdict.shape, torch.nan, dtype=torch.float64)
+        table[c, b] = torch.where(self.used[c, b], late, torch.nan)
+        late = (table - table.nanquantile(0.5, 0))[c, b].nan_to_num()  # whose moment it was that strayed, the others say
+        square = told * (late.square() + 1 / information)
+        total, weight = (torch.zeros_like(self.jitter).index_add_(0, c, v) for v in (square, told))
+        jitter = torch.where(weight > 1, (total / weight.clamp_min(1e-9)).sqrt(), self.jitter).clamp_min(STEADY)
+        jitter[jitter.argmin()] = STEADY  # the steadiest camera is the clock: a moment that all miss alike is none
+        return jitter
 
     def _weight(self, excess: float) -> Float[Tensor, "V N"]:
         """1 / the standard deviation of each corner, 1/px, with what cameras and board do not explain; zero where not seen."""
@@ -303,4 +339,5 @@ def begun(start: Start, R: Float[Tensor, "C 3 3"], t: Float[Tensor, "C 3"]) -> R
     verdict[seen & (seen.sum(0) == 1)] = ALONE
     stray = torch.zeros(start.views.weight.shape, dtype=torch.bool)
     one = torch.ones(len(R), dtype=R.dtype)
-    return Rig(start, replace(start.views, points=points), (R, t), boards, verdict, start.noise, 0.0, one, 0 * one, stray)
+    views = replace(start.views, points=points)
+    return Rig(start, views, (R, t), boards, verdict, start.noise, 0.0, one, 0 * one, JITTER * one, one.new_zeros(()), stray)
