@@ -1,0 +1,184 @@
+"""Silhouettes: every point of the body must fall into the mask, and every stretch of the mask's outline wants a rim of the body there.
+
+Both directions are needed: the first alone is content with a body too small, the second alone with one too large.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from calibration.cameras import Cameras
+from studio.fit.points import Pull
+from studio.fit.robust import along, on_plane
+
+RIM = 0.45
+"""A point can be on the outline where the cosine between its normal and the line of sight is below this."""
+BORDER = 2
+"""Cells at the image's border whose outline is the frame's, not the body's."""
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """Masks of one actor as distance fields and outlines, lens distortion removed; on each camera's plane at depth 1."""
+
+    R: Float[Tensor, "C 3 3"]
+    translation: Float[Tensor, "C 3"]
+    focal: Float[Tensor, "C"]
+    """px."""
+    origin: Float[Tensor, "C 2"]
+    """Plane coordinates of the first cell."""
+    cell: Float[Tensor, "C"]
+    """Plane units from cell to cell."""
+    field: Float[Tensor, "C T h w"]
+    """Distance to the outline, px, positive outside; zero where nothing is known."""
+    edge: Float[Tensor, "C T M 2"]
+    """Points of the outline; NaN where there are fewer."""
+    outward: Float[Tensor, "C T M 2"]
+    """Unit normals of the outline, away from the body."""
+
+    def __getitem__(self, frames: slice | Tensor) -> Outlines:
+        return Outlines(
+            self.R, self.translation, self.focal, self.origin, self.cell,
+            self.field[:, frames], self.edge[:, frames], self.outward[:, frames],
+        )  # fmt: skip
+
+    def to(self, device: str | torch.device) -> Outlines:
+        """The same on another device."""
+        return Outlines(*(getattr(self, f).to(device) for f in self.__dataclass_fields__))
+
+
+def outlines(cameras: Cameras, masks: Bool[Tensor, "C T h w"], count: int = 160) -> Outlines:
+    """From masks of any resolution that show the whole image; a view without a mask in a frame says nothing there."""
+    C, T, h, w = masks.shape
+    grids = [_grid(cameras[n], h, w) for n in cameras.names]
+    field = torch.zeros(C, T, h, w)
+    edge, outward = torch.full((C, T, count, 2), torch.nan), torch.zeros(C, T, count, 2)
+    for c, (at, origin, cell) in enumerate(grids):
+        known = _known(at, h, w)
+        for t in range(T):
+            mask = cv2.remap(masks[c, t].numpy().astype(np.float32), at, None, cv2.INTER_LINEAR) > 0.5
+            if not (mask & known).any():
+                continue
+            distance = _distance(mask)
+            field[c, t] = torch.from_numpy(np.where(known, distance, 0) * (cell * float(cameras.focal[c].mean())))
+            points, normals = _outline(mask, distance, known, count)
+            edge[c, t, : len(points)] = torch.from_numpy(origin + cell * points).float()
+            outward[c, t, : len(points)] = torch.from_numpy(normals).float()
+    origins = torch.tensor(np.array([o for _, o, _ in grids]), dtype=torch.float32)
+    cells = torch.tensor([s for _, _, s in grids])
+    R, translation = cameras.R_camera_world.float(), cameras.translation.float()
+    return Outlines(R, translation, cameras.focal.mean(1).float(), origins, cells, field, edge, outward)
+
+
+def _grid(camera: Cameras, h: int, w: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Where in the mask each cell of an undistorted grid lies, the grid's origin on the plane, and its spacing."""
+    width, height = camera.size[0].tolist()
+    rim = torch.tensor([[x * (width - 1), y * (height - 1)] for x in (0, 0.5, 1) for y in (0, 0.5, 1)], dtype=torch.float64)
+    plane = camera.undistort(rim[None])[0]
+    plane = plane[torch.isfinite(plane).all(-1)]
+    low, high = plane.amin(0), plane.amax(0)
+    cell = float(((high - low) / torch.tensor([w - 1, h - 1])).max())
+    y, x = torch.meshgrid(torch.arange(h, dtype=torch.float64), torch.arange(w, dtype=torch.float64), indexing="ij")
+    ray = torch.stack([low[0] + cell * x, low[1] + cell * y, torch.ones_like(x)], -1)
+    world = ray @ camera.R_camera_world[0] + camera.position[0]
+    pixels = camera.project(world.reshape(-1, 3))[0].reshape(h, w, 2)
+    scale = torch.tensor([w / width, h / height], dtype=torch.float64)
+    at = (pixels + 0.5) * scale - 0.5
+    return at.nan_to_num(-10.0).float().numpy(), low.numpy(), cell
+
+
+def _known(at: np.ndarray, h: int, w: int) -> np.ndarray:
+    inside = (at[..., 0] >= 0) & (at[..., 0] <= w - 1) & (at[..., 1] >= 0) & (at[..., 1] <= h - 1)
+    return cv2.erode(np.pad(inside, 1).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=BORDER)[1:-1, 1:-1] > 0
+
+
+def _distance(mask: np.ndarray) -> np.ndarray:
+    """Signed distance to the outline in cells, positive outside; the outline runs midway between cells."""
+    m = mask.astype(np.uint8)
+    out = cv2.distanceTransform(1 - m, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    inside = cv2.distanceTransform(m, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.where(mask, 0.5 - inside, out - 0.5)
+
+
+def _outline(mask: np.ndarray, distance: np.ndarray, known: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most `count` points evenly along the outline (holes included), and their normals outward, in cells."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    pixels = np.concatenate([c[:, 0] for c in contours if len(c) > 12] or [np.zeros((0, 2), np.int32)])
+    pixels = pixels[known[pixels[:, 1], pixels[:, 0]]]
+    if not len(pixels):
+        return np.zeros((0, 2)), np.zeros((0, 2))
+    pixels = pixels[np.linspace(0, len(pixels) - 1, min(count, len(pixels))).round().astype(int)]
+    soft = cv2.GaussianBlur(distance.astype(np.float32), (0, 0), 1.5)
+    gradient = np.stack([cv2.Sobel(soft, cv2.CV_32F, 1, 0), cv2.Sobel(soft, cv2.CV_32F, 0, 1)], -1)[pixels[:, 1], pixels[:, 0]]
+    normal = gradient / np.maximum(np.linalg.norm(gradient, axis=1, keepdims=True), 1e-9)
+    return pixels + 0.5 * normal, normal
+
+
+def silhouette(points: Float[Tensor, "T P 3"], normals: Float[Tensor, "T P 3"], seen: Outlines, sigma: float, kernel: float) -> Pull:
+    """The pull of all masks on points of a body's surface; `sigma` in px, `kernel` in standard deviations."""
+    total = None
+    for c in range(len(seen.R)):
+        plane, J, depth = on_plane(points, seen.R[c], seen.translation[c])
+        pull = _inward(plane, J, depth, seen, c, sigma, kernel) + _outward(points, normals, plane, J, seen, c, sigma, kernel)
+        total = pull if total is None else total + pull
+    assert total is not None
+    return total
+
+
+def _inward(plane: Tensor, J: Tensor, depth: Tensor, seen: Outlines, c: int, sigma: float, kernel: float) -> Pull:
+    """Points that fall outside the mask are drawn to its outline."""
+    at = (plane - seen.origin[c]) / seen.cell[c]
+    value, slope = _bilinear(seen.field[c], at)
+    outside = (value > 0) & (depth > 0.05)
+    residual = torch.where(outside, value, 0) / sigma
+    slope = torch.where(outside[..., None], slope, 0) / (sigma * seen.cell[c])
+    return along(residual, (slope[..., None, :] @ J)[..., 0, :], kernel)
+
+
+def _bilinear(field: Float[Tensor, "T h w"], at: Float[Tensor, "T P 2"]) -> tuple[Float[Tensor, "T P"], Float[Tensor, "T P 2"]]:
+    """The field between its cells, and its exact slope there (per cell); zero beyond the grid."""
+    h, w = field.shape[1:]
+    inside = (at >= 0).all(-1) & (at[..., 0] < w - 1) & (at[..., 1] < h - 1)
+    base = at.floor().long()
+    x, y = base[..., 0].clamp(0, w - 2), base[..., 1].clamp(0, h - 2)
+    u, v = at[..., 0] - x, at[..., 1] - y
+    flat = field.flatten(1)
+    corner = lambda dx, dy: flat.gather(1, (y + dy) * w + x + dx)  # noqa: E731
+    a, b, c, d = corner(0, 0), corner(1, 0), corner(0, 1), corner(1, 1)
+    value = (1 - v) * ((1 - u) * a + u * b) + v * ((1 - u) * c + u * d)
+    slope = torch.stack([(1 - v) * (b - a) + v * (d - c), (1 - u) * (c - a) + u * (d - b)], -1)
+    return torch.where(inside, value, 0), torch.where(inside[..., None], slope, 0)
+
+
+def _outward(points: Tensor, normals: Tensor, plane: Tensor, J: Tensor, seen: Outlines, c: int, sigma: float, kernel: float) -> Pull:
+    """Each point of the outline draws the nearest rim of the body that faces its way."""
+    position = -seen.R[c].T @ seen.translation[c]
+    sight = points - position
+    grazing = (normals * sight).sum(-1).abs() < RIM * sight.norm(dim=-1)
+    facing = (J @ normals[..., None])[..., 0]
+    facing = facing / facing.norm(dim=-1, keepdim=True).clamp_min(1e-9)
+    edge, outward = seen.edge[c], seen.outward[c]
+    known = torch.isfinite(edge[..., 0])
+    at = torch.where(known[..., None], edge, 0)
+    which, found = [], []
+    for t in range(0, len(points), 16):  # bounds memory: outline times surface
+        f = slice(t, t + 16)
+        distance = torch.cdist(at[f], plane[f])
+        fits = grazing[f, None] & (outward[f] @ facing[f].mT > 0.5)
+        best = torch.where(fits, distance, torch.inf).min(-1)
+        which.append(best.indices)
+        found.append(torch.isfinite(best.values))
+    onto, found = torch.cat(which), torch.cat(found) & known
+    pick = lambda x: x.gather(1, onto.view(*onto.shape, *(1,) * (x.ndim - 2)).expand(*onto.shape, *x.shape[2:]))  # noqa: E731
+    scale = seen.focal[c] / sigma
+    between = torch.nn.functional.normalize(outward + pick(facing), dim=-1)  # as in clouds: points of one round limb agree
+    residual = ((pick(plane) - at) * between).sum(-1) * scale
+    slope = (between[..., None, :] @ pick(J))[..., 0, :] * scale
+    residual = torch.where(found, residual, torch.where(known, torch.inf, 0))
+    return along(residual, torch.where(found[..., None], slope, 0), kernel, onto, points.shape[1])
