@@ -197,7 +197,7 @@ class Stub:
     calls = 0
     stop_after: int | None = None
 
-    def __init__(self, people=3, search_every=0, reduction=0, regions=1):
+    def __init__(self, people=3, search_every=0, reduction=0, regions=1, runtime=None):
         self.turn = None
         self.reduction = reduction
 

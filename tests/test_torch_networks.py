@@ -10,13 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
+from studio.detect import DetectConfig, crews, detect
+from studio.detect import mediapipe as detectors
 from studio.detect.mediapipe import Mediapipe
 from studio.detect.networks import Networks
 from studio.detect.regions import Region, crop, halvings, to_image
 from studio.detect.runtimes import LiteRT, Rounds, Torch, chosen
 from studio.detect.tflite import FILES, MORE_FILES, network_file, read_graph
 from studio.detect.torch_network import load
-from studio.video import frames
+from studio.take import Take
+from studio.values import Keypoints2D
+from studio.video import VideoWriter, frames
 
 DATA = Path(os.environ.get("STUDIO_DATA", Path(__file__).parents[2] / "shared" / "data")) / "pose2sim_single"
 real = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real footage in {DATA}; set STUDIO_DATA")
@@ -220,3 +224,57 @@ def test_both_runtimes_see_the_same_people():
         assert a.keys() == b.keys() == {0}
         assert (np.isnan(a[0].pixels) == np.isnan(b[0].pixels)).all()
         assert np.nanmax(np.abs(a[0].pixels - b[0].pixels)) < 0.1
+
+
+@real
+def test_cameras_in_common_batches_see_what_processes_of_their_own_see(tmp_path, monkeypatch):
+    sizes: dict[int, int] = {}
+
+    class Watched(Rounds):
+        def __init__(self, runtime):
+            super().__init__(runtime)
+            self.batches = sizes
+
+    monkeypatch.setattr(crews, "Rounds", Watched)
+    videos = {c: DATA / "videos" / f"{c}.mp4" for c in ("cam01", "cam02")}
+    found = {}
+    for runtime in ("torch", "litert"):
+        take = Take(tmp_path / runtime, videos, tmp_path / "none", frames=(40, 44))
+        detect(take, DetectConfig(runtime=runtime, device="cpu", workers=2 if runtime == "torch" else 1))
+        found[runtime] = [Keypoints2D.load(take.keypoints_folder / f"{c}.safetensors") for c in videos]
+        found[runtime + " masks"] = [m for c in videos for _, m in frames(take.folder / "masks" / f"{c}.mkv", gray=True)]
+    for ours, theirs in zip(found["torch"], found["litert"], strict=True):
+        assert (ours.confidence > 0).equal(theirs.confidence > 0) and int((ours.confidence > 0).sum()) > 200
+        assert (ours.pixels - theirs.pixels).nan_to_num().abs().max() < 0.1
+        assert torch.allclose(ours.sigma, theirs.sigma, rtol=0.01, equal_nan=True)
+    assert np.mean(np.stack(found["torch masks"]) != np.stack(found["litert masks"])) < 1e-4
+    assert sizes[2] >= 8  # crops of the two cameras went together
+    detect(take, DetectConfig(runtime="torch", device="cpu"))  # the other runtime's result is as good
+    assert max(sizes) == 2
+
+
+class Slow:
+    """Sees nobody; the second camera's video is a misfortune."""
+
+    def __init__(self, runtime, **settings):
+        self.runtime = runtime
+
+    def see(self, image):
+        self.runtime.run("hand region", np.full((1, 256, 256, 3), image.mean(), np.float32), 0.0)
+        if image.mean() > 150:
+            raise ValueError("too bright")
+        return {}
+
+
+def test_one_threads_failure_ends_the_stage_and_keeps_what_was_finished(tmp_path, monkeypatch):
+    monkeypatch.setitem(detectors.DETECTORS, "mediapipe", Slow)
+    for camera, grey in (("a", 100), ("b", 200)):
+        with VideoWriter(tmp_path / f"{camera}.mp4", 64, 48, 30) as writer:
+            for i in range(40):
+                writer.write(np.full((48, 64, 3), grey if i >= 20 else 100, np.uint8))
+    take = Take(tmp_path / "take", {c: tmp_path / f"{c}.mp4" for c in ("a", "b")}, tmp_path / "none")
+    with pytest.raises(ValueError, match="too bright"):
+        detect(take, DetectConfig(runtime="torch", device="cpu", workers=2, piece=10, masks=False))
+    assert not list(tmp_path.rglob("*.partial*"))
+    done = sorted(p.parent.name + p.stem for p in (take.folder / "parts").rglob("*.safetensors"))
+    assert {"a0000000", "b0000000"} <= set(done) and "b0000020" not in done

@@ -33,6 +33,7 @@ def run(
     actors: Annotated[tuple[str, ...], arg(metavar="N|NAME...", help_behavior_hint="")] = (),
     keypoints: Folder = None,
     detector: Text = None,
+    runtime: Text = None,
     body: Text = None,
     sync: Text = None,
     timecode: Text = None,
@@ -50,6 +51,7 @@ def run(
         actors: how many people, or their names; one by default
         keypoints: folder of 2D keypoints made elsewhere (OpenPose JSON), one subfolder per camera
         detector: the network that sees (mediapipe)
+        runtime: what runs it: auto, litert (processors) or torch (GPU)
         body: body model: makehuman, or a SMPL-family file of yours
         sync: the cameras' clocks: auto, off, motion, audio, flash, timecode, or a CSV of frame times
         timecode: of the first video frame, HH:MM:SS:FF
@@ -61,7 +63,7 @@ def run(
     config = _config(take.folder, settings)
     if keypoints and not keypoints.is_dir():
         raise FileNotFoundError(f"{keypoints}: --keypoints needs a folder of keypoint files, one subfolder per camera")
-    chosen = {"keypoints": str(keypoints.resolve()) if keypoints else None, "detector": detector}
+    chosen = {"keypoints": str(keypoints.resolve()) if keypoints else None, "detector": detector, "runtime": runtime}
     config = replace(config, detect=_with(config.detect, {k: v for k, v in chosen.items() if v is not None}))
     if sync is not None:
         table = sync.endswith(".csv")

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from multiprocessing import connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from studio.detect.chunks import Piece, join, pieces_of, see_piece
+from studio.detect.chunks import Piece, join, pieces_of
+from studio.detect.crews import see_in_processes, see_in_threads
 from studio.detect.openpose import read_keypoints
+from studio.detect.runtimes import Choice, Precision, Torch, chosen
 from studio.freshness import stamp
 from studio.take import Take
 from studio.values import Keypoints2D
@@ -45,8 +43,14 @@ class DetectConfig:
     """Slightly different regions over which a body is averaged: less noise, proportionally more time."""
     piece: int = 500
     """Frames after which the work so far is safe on disk."""
+    runtime: Choice = "auto"
+    """What runs the networks of `mediapipe`: `litert` on the processors, `torch` in batches on any device; `auto`: torch with a GPU."""
+    device: str = "auto"
+    """Of `torch`: `cpu`, `cuda`, `cuda:1`; `auto` is a GPU where there is one."""
+    precision: Precision = "float32"
+    """Of `torch`: `float16` moves landmarks by about a tenth of a crop's pixel."""
     workers: int = 0
-    """Processes; 0 for one a processor."""
+    """Processes (with `torch`, threads); 0 for one a processor (two)."""
 
 
 def detect(take: Take, config: DetectConfig | None = None) -> Path:
@@ -60,7 +64,7 @@ def detect(take: Take, config: DetectConfig | None = None) -> Path:
         return _imported(take, config, started)
     jobs = {camera: list(_pieces(take, camera, config)) for camera in sorted(take.videos)}
     stale = {camera: pieces for camera, pieces in jobs.items() if not _is_fresh(take, camera, pieces[0])}
-    warnings = _run([p for pieces in _interleaved(stale) for p in pieces if not p.done], stale, config.workers)
+    warnings = _run([p for pieces in _interleaved(stale) for p in pieces if not p.done], stale, config)
     for camera, pieces in stale.items():
         join(pieces, *_outputs(take, camera))
         shutil.rmtree(pieces[0].folder)
@@ -82,8 +86,9 @@ def _outputs(take: Take, camera: str) -> tuple[Path, Path]:
 def _pieces(take: Take, camera: str, config: DetectConfig) -> Iterator[Piece]:
     """One camera's job, cut up."""
     first, last = take.stretch(camera)
-    # What does not change a number is not part of the record.
-    facts = {k: v for k, v in asdict(config).items() if k not in ("workers", "keypoints")}
+    # What does not change a number is not part of the record: both runtimes see the same.
+    aside = {"workers", "keypoints", "runtime", "device"} | ({"precision"} if config.precision == "float32" else set())
+    facts = {k: v for k, v in asdict(config).items() if k not in aside}
     template = Piece(
         camera=camera,
         video=take.videos[camera],
@@ -112,92 +117,24 @@ def _interleaved(jobs: dict[str, list[Piece]]) -> Iterator[list[Piece]]:
         yield [pieces[i] for pieces in jobs.values() if i < len(pieces)]
 
 
-def _run(todo: list[Piece], jobs: dict[str, list[Piece]], workers: int) -> list[str]:
-    """Sees the pieces, one process each at a time; what was odd about the videos."""
+def _run(todo: list[Piece], jobs: dict[str, list[Piece]], config: DetectConfig) -> list[str]:
+    """Sees the pieces; what was odd about the videos."""
     if not todo:
         return []
-    processes = min(workers or os.cpu_count() or 1, len(todo))
     columns = (TextColumn("detect {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         total = sum(p.last - p.first for pieces in jobs.values() for p in pieces)
         done = total - sum(p.last - p.first for p in todo)
         bar = progress.add_task(f"{len(jobs)} cameras", total=total, completed=done)
-        if processes == 1:
-            found = [see_piece(piece, lambda _: progress.advance(bar) is None) for piece in todo]
+
+        def show(count: int) -> None:
+            progress.update(bar, completed=done + count)
+
+        if config.detector == "mediapipe" and chosen(config.runtime, config.device) == "torch":
+            found = see_in_threads(todo, config.workers, Torch(config.device, config.precision), show)
         else:
-            found = _run_apart(todo, processes, lambda count: progress.update(bar, completed=done + count))
+            found = see_in_processes(todo, config.workers, show)
     return sorted({warning for warning in found if warning})
-
-
-def _run_apart(todo: list[Piece], processes: int, show: Callable[[int], None]) -> list[str | None]:
-    """In processes of their own, which share no lock: whatever ends one of them, no other waits for it.
-
-    An interruption lets each stop after its frame and leaves finished pieces in place.
-    """
-    context = multiprocessing.get_context("spawn")
-    stop = context.Value("b", 0, lock=False)
-    counters = [context.Value("q", 0, lock=False) for _ in range(processes)]
-    pipes = [context.Pipe(duplex=False) for _ in range(processes)]
-    workers = [
-        context.Process(target=_work, args=(todo[i::processes], counters[i], stop, pipes[i][1]), daemon=True) for i in range(processes)
-    ]
-    try:
-        for worker, (_, sender) in zip(workers, pipes, strict=True):
-            worker.start()
-            sender.close()  # now the worker's alone: its end is the pipe's
-        answers: list[str | None] = []
-        waiting: list[Any] = [receiver for receiver, _ in pipes]
-        while waiting:
-            for receiver in connection.wait(waiting, timeout=0.2):
-                answers += _answer(receiver)
-                waiting.remove(receiver)
-            show(sum(counter.value for counter in counters))
-        return answers
-    finally:
-        stop.value = 1
-        _end([worker for worker in workers if worker.pid is not None])
-
-
-def _answer(receiver: Any) -> list[str | None]:
-    """A worker's warnings; what it failed of is raised here."""
-    try:
-        warnings, error = receiver.recv()
-    except EOFError:
-        raise ValueError("detect: a worker process was ended from outside, probably for want of memory; use fewer `workers`") from None
-    if error is not None:
-        raise error
-    return warnings
-
-
-def _end(workers: list[Any], grace: float = 3.0) -> None:
-    """Lets workers finish their frame; whoever has not ended after `grace` s is ended (what it was writing has a temporary name)."""
-    until = time.monotonic() + grace
-    for worker in workers:
-        worker.join(max(until - time.monotonic(), 0.0))
-        if worker.is_alive():
-            worker.terminate()
-
-
-def _work(pieces: list[Piece], counter: Any, stop: Any, sender: Any) -> None:
-    """A worker's life. The parent alone answers to Ctrl-C, and without it there is nothing to do."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import cv2
-    import torch
-
-    cv2.setNumThreads(1)  # there is a process for every processor
-    torch.set_num_threads(1)
-    parent = os.getppid()
-
-    def step(_: str) -> bool:
-        counter.value += 1
-        return not stop.value and os.getppid() == parent
-
-    try:
-        sender.send(([see_piece(piece, step) for piece in pieces], None))
-    except InterruptedError:
-        pass
-    except Exception as error:
-        sender.send(([], error))
 
 
 def _imported(take: Take, config: DetectConfig, started: float) -> Path:

@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 
 from rigs.keypoints import COCO_WHOLEBODY
 from studio.detect.landmarks import Sight
+from studio.detect.runtimes import Runtime
 from studio.values import Keypoints2D
 from studio.video import BrokenVideo, VideoWriter, frames, probe
 
@@ -60,14 +61,15 @@ class Piece:
         return Keypoints2D.record(self.file) == self.record and (not self.reduction or self.masks.is_file())
 
 
-def see_piece(piece: Piece, step: Callable[[str], bool]) -> str | None:
-    """Writes the piece's files; a warning where the video breaks off.
+def see_piece(piece: Piece, step: Callable[[str], bool], runtime: Runtime | None = None) -> str | None:
+    """Writes the piece's files; a warning where the video breaks off. Networks run on `runtime`, by default on the detector's own.
 
     `step` is told of every frame; when it says False, `InterruptedError` is raised and nothing is left.
     """
     from studio.detect.mediapipe import DETECTORS
 
-    detector = DETECTORS[piece.detector](people=piece.people, reduction=piece.reduction, **piece.settings)
+    own = {} if runtime is None else {"runtime": runtime}
+    detector = DETECTORS[piece.detector](people=piece.people, reduction=piece.reduction, **piece.settings, **own)
     count = piece.last - piece.first
     values = {
         "pixels": np.full((1, count, piece.people, len(COCO_WHOLEBODY), 2), np.nan, np.float32),
