@@ -82,7 +82,7 @@ def _gates(gates: Iterable[Gate]) -> Markup:
 
 
 def _short(value: float) -> str:
-    return "–" if not math.isfinite(value) else f"{value:.3g}"
+    return "–" if not math.isfinite(value) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _rig(account: Account, scene: str | None) -> Markup:

@@ -87,11 +87,12 @@ def plan(cameras: Cameras, links: Sequence[Link], places: Float[Tensor, "N 3"]) 
     ahead = torch.nn.functional.normalize(cameras.R_camera_world[:, 2, :2], dim=-1)
     around = torch.cat([at, places[:, :2].to(at)]) if len(places) else at
     low, high = around.amin(0), around.amax(0)
-    side = float((high - low).max().clamp_min(0.5)) * 1.3
+    wide, deep = (high - low).clamp_min(0.3).tolist()
+    metre = min(840 / wide, 500 / deep)
     middle = (low + high) / 2
 
     def px(p: Tensor) -> tuple[float, float]:
-        x, y = ((p - middle) / side * 900).tolist()
+        x, y = ((p - middle) * metre).tolist()
         return 500 + x, 310 - y
 
     most = max((link.agreeing for link in links), default=1) or 1
@@ -111,7 +112,6 @@ def plan(cameras: Cameras, links: Sequence[Link], places: Float[Tensor, "N 3"]) 
         shape = f"M{x:.0f} {y:.0f}" + "".join(f"L{x + a:.0f} {y + b:.0f}" for a, b in wide) + "Z"
         parts.append(tag("path", d=shape, class_="eye"))
         parts.append(tag("text", name, x=f"{x - 16 * dx:.0f}", y=f"{y - 16 * dy + 5:.0f}", class_="middle"))
-    metre = 900 / side
     parts.append(tag("path", d=f"M20 600h{metre:.0f}", class_="bar1"))
     parts.append(tag("text", "1 m", x="20", y="592"))
     return tag("svg", parts, viewBox="0 0 1000 620", class_="plot plan", role="img", aria_label="the rig from above")
