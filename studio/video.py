@@ -96,7 +96,9 @@ def probe(path: Path) -> VideoInfo:
     duration = (index.stamps[-1] - index.stamps[0] + step) * float(index.time_base)
     # Containers with a coarse clock (Matroska: 1 ms) round every stamp by up to one unit.
     variable = bool(len(steps)) and float(np.abs(steps - step).max()) > max(0.1 * step, 1.5)
-    fps = index.rate if index.rate and not variable else Fraction(len(index.stamps) / duration).limit_denominator(100_000)
+    measured = Fraction(len(index.stamps) / duration).limit_denominator(100_000)
+    # A live stream's header may hold a guess: it is believed where the stamps bear it out.
+    fps = index.rate if index.rate and not variable and abs(index.rate / measured - 1) < 0.05 else measured
     return VideoInfo(width, height, fps, len(index.stamps), index.promised, rotation, mirrored, duration, variable)
 
 

@@ -136,18 +136,55 @@ def _calibrate_board(
     return calibrate_from_boards(videos, board_of(board), out, instants, lenses, floor, known, accept)
 
 
-def cameras(action: Positional[str], source: Positional[Path], target: Positional[Path], /) -> None:
-    """`studio cameras convert IN OUT`: rewrite a calibration in the format that OUT's name tells.
+def cameras(
+    action: Positional[str],
+    source: Positional[Path],
+    target: Positional[Path],
+    /,
+    unit: Annotated[float | None, arg(metavar="METRES", help_behavior_hint="")] = None,
+    kind: Text = None,
+) -> None:
+    """`studio cameras convert IN OUT`: rewrite a calibration in the format that OUT's name tells, or --kind.
 
     Args:
         action: convert
-        source: a calibration: cameras.yaml, or another tool's file
-        target: the file to write
+        source: a calibration: cameras.yaml, or another tool's file or folder
+        target: the file to write; a folder for COLMAP and XRMoCap
+        unit: length of IN's unit in metres, for example 0.001, where it is not the tool's usual one
+        kind: studio, pose2sim, opencv, colmap, colmap-binary, xrmocap, blender or mamma
     """
+    from typing import cast
+
     from calibration import formats
 
     if action != "convert":
         raise ValueError(f"studio cameras: {action!r} is not an action; use `studio cameras convert IN OUT`")
-    read = formats.read_cameras(source)
-    formats.write_cameras(read, target)
+    if unit is not None and not unit > 0:
+        raise ValueError(f"--unit {unit:g}: needs the length of the file's unit in metres, for example 0.001")
+    if kind is not None and kind not in formats.WRITERS:
+        raise ValueError(f"--kind {kind}: these are written: {', '.join(formats.WRITERS)}")
+    read = formats.read_cameras(source, unit)
+    formats.write_cameras(read, target, cast("formats.Kind | None", kind))
     print(f"{target}: {len(read)} cameras: {', '.join(read.names)}")
+
+
+def record(
+    out: Path,
+    device: Annotated[tuple[str, ...], arg(metavar="NAME=DEVICE...", help_behavior_hint="")] = (),
+    stream: Annotated[tuple[str, ...], arg(metavar="NAME=URL...", help_behavior_hint="")] = (),
+    seconds: Annotated[float | None, arg(metavar="S", help_behavior_hint="")] = None,
+) -> int:
+    """Record capture devices and network cameras at once: a clip each, and timestamps.csv with the time of every frame.
+
+    Args:
+        out: folder for the clips
+        device: capture devices, for example cam01=/dev/video0 or cam01=0, with settings: "cam01=0?framerate=60&video_size=1280x720"
+        stream: network cameras, for example cam02=rtsp://192.168.0.12/stream
+        seconds: how long; until Ctrl-C by default
+    """
+    from studio import record as recorder
+
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"--seconds {seconds:g}: needs a duration in seconds, for example 30")
+    made = recorder.record(recorder.sources_of(device, stream), out, seconds)
+    return 0 if any(len(c.times) for c in made.clips.values()) else 2
