@@ -14,6 +14,7 @@ from rich.console import Console
 
 import studio
 from calibration.gates import refuse_failed
+from studio.actor import profile_file
 from studio.clock import FILE as SYNC_FILE
 from studio.clock import unlooked
 from studio.detect import DetectConfig, detect
@@ -108,11 +109,12 @@ def reads(take: Take, name: str, config: Any) -> list[Path]:
     given = [v for f in fields(config) if isinstance(v := getattr(config, f.name), Path) and v.exists()]
     cameras, notes = take.cameras_file, [p for p in sorted((take.folder / "notes").glob("*.json")) if p.stem != "report"]
     clocks = [p for p in makes(take, "sync") if p.exists()]  # takes from before this stage have none
+    profiles = [p for a in take.actors if (p := profile_file(take, a)).is_file()]
     return {
         "detect": [*take.videos.values()],
         "sync": [keypoints, cameras, *take.videos.values()],
         "track": [keypoints, cameras, *clocks],
-        "fit": [take.tracks_file, keypoints, cameras, *clocks],
+        "fit": [take.tracks_file, keypoints, cameras, *clocks, *profiles],
         "export": [*motions, take.tracks_file],
         "report": [*motions, take.tracks_file, keypoints, cameras, *clocks, *take.videos.values(), *notes],
     }[name] + given

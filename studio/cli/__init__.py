@@ -12,7 +12,7 @@ import tyro
 from studio.cli.arguments import PLAIN
 from studio.cli.calibration import board, calibrate, cameras, record
 from studio.cli.run import STAGES, run, stage
-from studio.cli.session import add_take, demo, doctor, new, settings, train, virtual
+from studio.cli.session import actor, add_take, demo, doctor, new, settings, train, virtual
 
 EPILOG = """\
 The two you need:
@@ -25,6 +25,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "run": run, "demo": demo, "doctor": doctor, "new": new, "add-take": add_take, "settings": settings, "cameras": cameras,
     "virtual": virtual, "calibrate": calibrate, "train": train, "board": board,
     "record": record,
+    "actor": actor,
 }  # fmt: skip
 
 

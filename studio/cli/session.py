@@ -9,8 +9,8 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, arg
 
-from studio.cli.arguments import PLAIN
-from studio.take import Session
+from studio.cli.arguments import PLAIN, Text
+from studio.take import Session, Take
 
 
 def new(session: Positional[Path], /) -> None:
@@ -38,6 +38,21 @@ def add_take(session: Positional[Path], name: Positional[str], videos: Positiona
     """
     folder = Session.open(session).add(name, videos, copy)
     print(f"{folder}: run it with `studio run {folder}`")
+
+
+def actor(take: Positional[Path], name: Text = None) -> None:
+    """Learn an actor's body from a good take, once: later takes of the session keep it, and are steadier for it.
+
+    Args:
+        take: a take's folder that `studio run` has tracked, best a minute in which the actor moves every joint
+        name: the actor; the take's only one by default
+    """
+    from studio.fit import learn_profile
+
+    opened = Take.open(take)
+    if name is None and len(opened.actors) > 1:
+        raise ValueError(f"{take}: has the actors {list(opened.actors)}; say which with --name")
+    learn_profile(opened, name or opened.actors[0])
 
 
 def settings() -> None:

@@ -3,56 +3,24 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Int
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
 
-from calibration.cameras import Cameras
 from rigs.body import Body
 from rigs.catalogue import open_body
 from rigs.rotation import log
 from studio.clock import footage
 from studio.fit.person import FitConfig, Fitted, Observed, fit_actor
+from studio.fit.profile import known_shape, learn_profile
+from studio.fit.stored_take import StoredTake
 from studio.take import Take
-from studio.values import Footage, Motion, Tracks3D
+from studio.values import Motion, Tracks3D
 
-__all__ = ["FitConfig", "Fitted", "Observed", "StoredTake", "fit", "fit_actor"]
+__all__ = ["FitConfig", "Fitted", "Observed", "StoredTake", "fit", "fit_actor", "learn_profile"]
 console = Console(highlight=False)
-
-
-@dataclass(frozen=True)
-class StoredTake:
-    """One actor's observations on disk; slices of frames are read when asked for."""
-
-    cameras: Cameras
-    footage: Footage
-    tracks_file: Path
-    actor: int
-    frames: int
-
-    def __len__(self) -> int:
-        return self.frames
-
-    def __getitem__(self, frames: slice | Tensor) -> Observed:
-        if isinstance(frames, Tensor):
-            parts = [self[slice(int(t), int(t) + 1)] for t in frames]
-            joined = {k: torch.cat([getattr(p, k) for p in parts], axis) for k, axis in (("pixels", 1), ("sigma", 1), ("points", 0))}
-            return replace(parts[0], **joined)
-        keypoints = self.footage.cut(frames)
-        tracks = Tracks3D.load(self.tracks_file, frames)
-        pixels, sigma = tracks.observations(keypoints, self.actor)
-        return Observed(self.cameras, keypoints.keypoints, keypoints.network, keypoints.fps, pixels, sigma, tracks.points[:, self.actor])
-
-    def coverage(self) -> Int[Tensor, "T"]:
-        """How many keypoints have a 3D point in each frame."""
-        step = 2048
-        points = (Tracks3D.load(self.tracks_file, slice(t, min(t + step, self.frames))).points for t in range(0, self.frames, step))
-        return torch.cat([torch.isfinite(p[:, self.actor]).all(-1).sum(1) for p in points])
 
 
 def fit(take: Take, config: FitConfig) -> Path:
@@ -75,7 +43,7 @@ def fit(take: Take, config: FitConfig) -> Path:
                 )
                 continue
             task = progress.add_task(f"fit {actor}", total=frames)
-            fitted = fit_actor(body, source, config, advance=lambda n, task=task: progress.advance(task, n))
+            fitted = fit_actor(body, source, config, known_shape(take, actor, body), lambda n, task=task: progress.advance(task, n))
             motion = bound(body, fitted, actor, tracks, take.timecode)
             motion.save(take.motion_file(actor))
             written.append(take.motion_file(actor))
