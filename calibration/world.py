@@ -38,6 +38,11 @@ class Move:
         """Points after the move, m."""
         return self.scale * points.to(torch.float64) @ self.R.mT + self.t
 
+    def with_origin(self, point: Float[Tensor, "3"]) -> Move:
+        """The same with the origin on the floor under a point of the old world; heights stay."""
+        across = self.points(point) * torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
+        return replace(self, t=self.t - across)
+
     def cameras(self, cameras: Cameras) -> Cameras:
         """The cameras after the move."""
         return moved(cameras, self.R, self.t, self.scale)
@@ -147,6 +152,18 @@ def from_marks(marks: Float[Tensor, "N 3"], cameras: Cameras, tolerance: float =
     x = torch.nn.functional.normalize(along * (1 - z), dim=0)
     turn = torch.stack([x, torch.linalg.cross(z, x), z])
     return replace(level, R=turn @ level.R, t=turn @ (level.t - origin * (1 - z)))
+
+
+def from_up(lower: Float[Tensor, "3"], upper: Float[Tensor, "3"]) -> Move:
+    """The world in which `upper` is straight above `lower` (m), which is the origin on the floor: a door's frame, a plumb line, a tripod.
+
+    A `ValueError` where the two are no 10 cm apart, for then they tell no direction.
+    """
+    along = upper.to(torch.float64) - lower.to(torch.float64)
+    if not float(along.norm()) > 0.1:
+        raise ValueError(f"up: the two points are {float(along.norm()):.3f} m apart; give two that are far above each other")
+    R = upright(along)
+    return Move(R, -R @ lower.to(torch.float64), used=2)
 
 
 def from_length(cameras: Cameras, a: Float[Tensor, "3"], b: Float[Tensor, "3"], metres: float) -> Move:

@@ -31,6 +31,8 @@ from studio.pairing import video_files
 from studio.take import Take
 from studio.values import Keypoints2D
 from studio.video import probe
+from studio.world_points import Marks, named, settled
+from studio.world_points import World as WorldByPoints
 
 BODY_LANDMARKS = (*COCO_17, *FEET)
 LANDMARKS = (*BODY_LANDMARKS, *(n for n in LEFT_HAND + RIGHT_HAND if n[-1] in "t14"))
@@ -156,12 +158,13 @@ def calibrate_from_people(
     same_lens: bool = False,
     config: PeopleConfig | None = None,
     accept: bool = False,
+    place: WorldByPoints | None = None,
 ) -> Path:
     """Writes `cameras.yaml` of the rig that filmed a person, in metres, z up, floor at 0, its gates, its report, and `<out>.json`.
 
     `height` is the person's (m); without it the scale is the network's guess. `lenses` names a camera file whose lenses are known;
-    else focal lengths are found too, less exactly, best where all are the `same_lens`. A `ValueError` says why footage cannot give
-    a rig, and what to film.
+    else focal lengths are found too, less exactly, best where all are the `same_lens`. A `ValueError` says why
+    footage cannot give a rig, and what to film. `place` says in points where the world is instead.
     """
     begun = time.monotonic()
     if height is not None and not 0.5 < height < 2.5:
@@ -174,14 +177,21 @@ def calibrate_from_people(
     known = fitted(read_cameras(lenses), film) if lenses else None
     world = in_world(film, calibrate_people(views, known, config), height)
     gates = (*judge_people(world.fit, film.size, views.fps), *judge_world(world, height, seen_stature(film)))
+    marks: Marks = {}
+    if place:
+        told = settled(world.fit.cameras, place, metric=False)
+        world = replace(world, fit=world.fit.moved(told.move.R, told.move.t, told.move.scale))
+        gates, marks = named(gates, told.gates), told.places
     notes = _notes(film, world, height, gates)
-    write_people_rig(film, out, world.fit, gates, accept, "" if height is None else f" {height:.2f} m tall")
+    write_people_rig(film, out, world.fit, gates, accept, "" if height is None else f" {height:.2f} m tall", marks)
     write_text(out.with_suffix(".json"), json.dumps(notes, indent=1))
     _summary(out, world, notes, time.monotonic() - begun)
     return out
 
 
-def write_people_rig(film: Filmed, out: Path, fit: PeopleFit, gates: Sequence[Gate], accept: bool, tall: str = "") -> None:
+def write_people_rig(
+    film: Filmed, out: Path, fit: PeopleFit, gates: Sequence[Gate], accept: bool, tall: str = "", marks: dict | None = None
+) -> None:
     """Write the cameras, their gates and the report."""
     out.parent.mkdir(parents=True, exist_ok=True)
     fit.cameras.save(out)
@@ -190,7 +200,7 @@ def write_people_rig(film: Filmed, out: Path, fit: PeopleFit, gates: Sequence[Ga
     account = account_of_people(
         fit, gates, {"Network": film.keypoints.network}, feet_among(film.landmarks), f"{film.folder.name}: a person{tall}"
     )
-    write_report(out, replace(account, accepted=accepted))
+    write_report(out, replace(account, accepted=accepted, marks=marks or {}))
 
 
 def seen_stature(film: Filmed) -> float:

@@ -12,13 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 from calibration.board import Board
+from calibration.cameras import Cameras
 from calibration.extrinsics import RigFit
 from calibration.formats import read_cameras
 from calibration.gates import Gate, passed, save_gates
 from calibration.held_out import HeldOut
 from calibration.quality import Distance
+from calibration.world_gates import floors_agree
 from studio import board_steps as steps
 from studio.board_print import described, length
+from studio.world_points import Marks, World, named, settled
 
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -53,14 +56,16 @@ def calibrate_from_boards(
     out: Path,
     instants: Path | None = None,
     lenses: Path | None = None,
-    floor: int | None = None,
+    floor: Sequence[int] = (),
     distances: Sequence[Distance] = (),
     accept: bool = False,
+    world: World | None = None,
 ) -> int:
-    """Writes cameras.yaml, quality.yaml and board.yaml, and prints a table of gates; 2 where one fails and is not accepted, else 0.
+    """Writes cameras.yaml, quality.yaml, board.yaml and report.html, prints the gates; 2 where one fails and is not accepted, else 0.
 
     `instants` is a table of which frames belong together (timestamps.csv beside the videos by default, else frames of one number).
-    `floor` is the number of the instant at which the board lies on the floor. Without a rig nothing that was there is touched.
+    `floor` numbers instants at which the board lies on the floor: the first gives the world, at the others it must lie there too. `world`
+    is told by points instead. Without a rig nothing that was there is touched.
     """
     begun = time.monotonic()
     videos, target = steps.clips(places), steps.cameras_file(out)
@@ -73,12 +78,27 @@ def calibrate_from_boards(
     if rig.fit is None:
         _refused(target, rig.gates)
         return 2
-    world = steps.nowhere(rig.fit) if floor is None else steps.on_board(rig.fit, found.nearest(rig.fit, floor))
-    gates = (*rig.gates, world.gate)
+    cameras, gates, marks = _in_world(found, rig, floor, world)
     source = f"{len(videos)} clips of a {board.kind} board of {board.columns} x {board.rows}, squares of {1000 * board.square:g} mm"
-    steps.write(target, world.cameras, board, gates, accept, rig.account, source)
+    steps.write(target, cameras, board, gates, accept, replace(rig.account, marks=marks) if rig.account else None, source)
     _tell(target, gates, rig.fit, rig.held, board, time.monotonic() - begun)
     return 0 if accept or passed(gates) else 2
+
+
+def _in_world(found: steps.Found, rig: steps.Rig, floor: Sequence[int], world: World | None) -> tuple[Cameras, tuple[Gate, ...], Marks]:
+    """The cameras in the world that points tell, else the board on the floor, else their own; all gates; the points."""
+    assert rig.fit is not None
+    instants = [found.nearest(rig.fit, number) for number in floor]
+    if world:
+        told = settled(rig.fit.cameras, world, metric=True)
+        move, gates, marks = told.move, named(rig.gates, told.gates), told.places
+    else:
+        placed = steps.on_board(rig.fit, instants[0]) if instants else steps.nowhere(rig.fit)
+        move, gates, marks, instants = placed.move, (*rig.gates, placed.gate), {}, instants[1:]
+    flat = found.views.board.points()
+    boards = [move.points(flat @ rig.fit.R_world_board[b].mT + rig.fit.board_position[b]) for b in instants]
+    gates = tuple(floors_agree(g, boards) if g.name == "floor" else g for g in gates)
+    return move.cameras(rig.fit.cameras), gates, marks
 
 
 def _refused(target: Path, gates: Sequence[Gate]) -> None:

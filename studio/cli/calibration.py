@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from studio.cli.arguments import File, Text
+
+if TYPE_CHECKING:
+    from studio.world_points import World
 
 
 def board(
@@ -53,7 +56,11 @@ def calibrate(
     /,
     board: Text = None,
     instants: File = None,
-    floor: Annotated[int | None, arg(metavar="INSTANT", help_behavior_hint="")] = None,
+    floor: Annotated[tuple[int, ...], arg(metavar="INSTANT...", help_behavior_hint="")] = (),
+    floor_points: Annotated[tuple[str, ...], arg(metavar="FILE|CAM:X,Y/CAM:X,Y...", help_behavior_hint="")] = (),
+    known_points: File = None,
+    origin: Annotated[str | None, arg(metavar="NAME[:NAME]", help_behavior_hint="")] = None,
+    up: Annotated[str | None, arg(metavar="LOWER:UPPER", help_behavior_hint="")] = None,
     distance: Annotated[tuple[str, ...], arg(metavar="CAM:CAM:LENGTH...", help_behavior_hint="")] = (),
     accept: bool = False,
     from_people: Annotated[tuple[Path, ...], arg(metavar="VIDEO...|TAKE", help_behavior_hint="")] = (),
@@ -70,7 +77,11 @@ def calibrate(
         videos: clips of a board, one per camera, named after it, or a folder of them
         board: the board: board.yaml, or for example charuco:4x5:54mm:DICT_4X4_1000[:marker=40mm][:inverted][:legacy]
         instants: table of which frames belong together (timestamps.csv); frames of one number by default
-        floor: number of the instant at which the board lies on the floor, print up: it becomes z = 0
+        floor: number of the instant at which the board lies on the floor, print up: it becomes z = 0; it must lie on it at further ones
+        floor_points: three or more points on the floor, clicked in two cameras or more: a YAML file of NAME: {CAM: [X, Y]}, or words
+        known_points: YAML file of points that were measured: NAME: {pixels: {CAM: [X, Y]}, xyz: [X, Y, Z]} in metres, z up
+        origin: the floor point that becomes the origin, and one that x goes towards
+        up: two of the floor points, one straight above the other, instead of a floor
         distance: distances between cameras by the tape, to check the scale: cam01:cam02:2.35m
         accept: end well although a gate fails; alone with --out, accept a calibration that was made before
         from_people: one video per camera, named after it; a folder of them; or the folder of a take
@@ -81,10 +92,15 @@ def calibrate(
         refine: a camera file to refine: each camera moves a little where the person shows that it must
         check: a camera file to check: was a camera bumped, are two exchanged
     """
+    from studio.world_points import world_of
+
+    world = world_of(floor_points, known_points, origin, up)
+    if world and out is not None and not (videos or board or from_people):
+        return _replace_world(refine or out, out, world, accept)
     if accept and out is not None and not (videos or board or from_people):
         return _accept(out)
     if board is not None or videos:
-        return _calibrate_board(videos, board, out, instants, lenses, floor, distance, accept, bool(from_people))
+        return _calibrate_board(videos, board, out, instants, lenses, floor, distance, accept, bool(from_people), world)
     from calibration.gates import gates_of, passed
     from studio import calibrate_check as checks
     from studio.calibrate import calibrate_from_people
@@ -100,8 +116,16 @@ def calibrate(
     if refine is not None:
         checks.refine_from_people(from_people, refine, out, accept=accept)
     else:
-        calibrate_from_people(from_people, out, height, lenses, same_lens, accept=accept)
+        calibrate_from_people(from_people, out, height, lenses, same_lens, accept=accept, place=world)
     return 0 if accept or passed(gates_of(out)[0]) else 2
+
+
+def _replace_world(file: Path, out: Path, world: World, accept: bool) -> int:
+    """`studio calibrate --out FILE --floor-points ...`: cameras that are calibrated already."""
+    from studio.board_steps import cameras_file
+    from studio.calibrate_world import replace_world
+
+    return replace_world(file if file.is_file() else cameras_file(file), cameras_file(out), world, accept)
 
 
 def _accept(out: Path) -> int:
@@ -121,10 +145,11 @@ def _calibrate_board(
     out: Path | None,
     instants: Path | None,
     lenses: Path | None,
-    floor: int | None,
+    floor: Sequence[int],
     distance: Sequence[str],
     accept: bool,
     people: bool,
+    world: World,
 ) -> int:
     """`studio calibrate VIDEO... --board`."""
     if board is None or not videos or out is None or people:
@@ -133,7 +158,7 @@ def _calibrate_board(
     from studio.calibrate_boards import board_of, calibrate_from_boards, distance_of
 
     known = [distance_of(d) for d in distance]
-    return calibrate_from_boards(videos, board_of(board), out, instants, lenses, floor, known, accept)
+    return calibrate_from_boards(videos, board_of(board), out, instants, lenses, floor, known, accept, world)
 
 
 def cameras(
@@ -188,3 +213,20 @@ def record(
         raise ValueError(f"--seconds {seconds:g}: needs a duration in seconds, for example 30")
     made = recorder.record(recorder.sources_of(device, stream), out, seconds)
     return 0 if any(len(c.times) for c in made.clips.values()) else 2
+
+
+def wizard(session: Positional[Path], /, host: str = "127.0.0.1", port: int = 8080, browser: bool = True) -> None:
+    """Calibrate in the browser: from board clips to accepted cameras, with pictures of what to film next.
+
+    Args:
+        session: the session's folder; made where there is none
+        host: who may open the page: 127.0.0.1 is this computer only, 0.0.0.0 everybody in the network
+        port: where the page is served; the next free one where it is taken
+        browser: open a browser; --no-browser only prints the address
+    """
+    from studio.take import Session
+    from studio.wizard import serve
+
+    if not session.exists() or (session.is_dir() and not any(session.iterdir())):
+        Session(session).save()
+    serve(Session.open(session).folder, host, port, browser)

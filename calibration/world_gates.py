@@ -1,0 +1,81 @@
+"""Whether a rig's world can be trusted: do several floors agree, were points clicked where they are, do known distances hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from calibration.cameras import Cameras
+from calibration.gates import Gate, verdict, worst
+from calibration.world import Move
+
+HIGH, LEAN = (0.01, 0.04), (1.0, 3.0)
+"""How far another board that lies on the floor may be above or below it, m, and lean, degrees, from which to warn, and to fail."""
+CLICK = (0.003, 0.012)
+"""How far a named point may miss where it was clicked, as a part of the image's longer side."""
+FLAT = (0.01, 0.04)
+"""Root mean square distance of points from where they should be: from one floor, or from where they are known to lie, m."""
+SCALE = (0.005, 0.02)
+"""By how much known points may make the metre another one than the calibration's, as a part of it."""
+
+
+def floors_agree(gate: Gate, others: Sequence[Float[Tensor, "N 3"]]) -> Gate:
+    """The gate of a floor after a look at what else lay on it: points (m, in the floor's world) of boards at other places.
+
+    They should be at z = 0; where they are not, the floor is uneven, a board was not flat, or the rig bends.
+    """
+    if not others or not math.isfinite(gate.value):
+        return gate
+    high = [float(p[:, 2].mean()) for p in others]
+    lean = [_lean(p) for p in others]
+    far, tilt = max(high, key=abs), max(lean)
+    grade = worst(gate.verdict, verdict(abs(far), HIGH), verdict(tilt, LEAN))
+    sentence = f"{gate.sentence} The board at {len(others)} other place{'s' * (len(others) > 1)} lies {1000 * far:+.0f} mm from that floor "
+    sentence += f"and leans {tilt:.1f} degrees against it, at worst."
+    remedy = gate.remedy
+    if grade != "pass" and gate.verdict == "pass":
+        remedy = "Lay the board flat, print up, at every instant that --floor names; is the floor level?"
+    return replace(gate, verdict=grade, value=1000 * far, limit=1000 * HIGH[1], sentence=sentence, remedy=remedy)
+
+
+def _lean(points: Float[Tensor, "N 3"]) -> float:
+    """Angle between the plane through points and z = 0, degrees."""
+    normal = torch.linalg.svd(points - points.mean(0), full_matrices=False)[2][2]
+    return math.degrees(math.acos(min(abs(float(normal[2])), 1.0)))
+
+
+def judge_clicks(names: Sequence[str], cameras: Cameras, residual: Float[Tensor, "C N"]) -> Gate:
+    """Whether points that were clicked in several pictures are one point each: how far they miss the clicks, px."""
+    part = (residual / cameras.size.amax(1)[:, None]).nan_to_num(0)
+    c, n = divmod(int(part.argmax()), part.shape[1])
+    px, limit = float(residual[c, n].nan_to_num(0)), CLICK[1] * float(cameras.size[c].max())
+    grade = verdict(float(part[c, n]), CLICK)
+    sentence = f"Point {names[n]!r} misses where it was clicked in {cameras.names[c]} by {px:.1f} px, the worst of {len(names)}."
+    remedy = "" if grade == "pass" else f"Click {names[n]!r} again: is it the same spot in every picture? Else that camera moved."
+    return Gate("clicks", grade, px, limit, sentence, remedy)
+
+
+def judge_points(move: Move, known: bool, factor: float, metric: bool) -> tuple[Gate, ...]:
+    """Whether points lie where they should after a move: on one floor, or where they are known to be.
+
+    `metric`: the cameras were in metres already; by known points everything is then `factor` times as large as it says.
+    """
+    grade = verdict(move.off, FLAT)
+    told = f"{move.used} points lie {1000 * move.off:.0f} mm {'from where they are known to be' if known else 'from one plane'}."
+    remedy = "Check the coordinates, in metres, and which point is which." if known else "Give points on a flat floor."
+    name = "known points" if known else "floor points"
+    gates = [Gate(name, grade, 1000 * move.off, 1000 * FLAT[1], told, "" if grade == "pass" else remedy)]
+    if known and metric:
+        off = factor - 1
+        grade = verdict(abs(off), SCALE)
+        sentence = f"By the known points everything is {100 * off:+.2f} % larger than the calibration says."
+        remedy = "" if grade == "pass" else "Measure the printed square, and the points, again: one of them is not what was stated."
+        gates.append(Gate("measured points", grade, off, SCALE[1], sentence, remedy))
+    elif known:
+        gates.append(Gate("scale", "pass", 0.0, SCALE[1], f"The metre comes from {move.used} known points."))
+    return tuple(gates)
