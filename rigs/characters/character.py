@@ -143,8 +143,8 @@ def relative(
     parents: Sequence[int], R_world: Float[Tensor, "... J 3 3"], p_world: Float[Tensor, "... J 3"]
 ) -> tuple[Float[Tensor, "... J 3 3"], Float[Tensor, "... J 3"]]:
     """Rotation and position of every joint relative to its parent: the inverse of `forward`."""
-    up = torch.tensor([max(p, 0) for p in parents])
-    top = torch.tensor([p < 0 for p in parents])
+    up = torch.tensor([max(p, 0) for p in parents], dtype=torch.long)
+    top = torch.tensor([p < 0 for p in parents], dtype=torch.bool)
     above = R_world[..., up, :, :]
     R = torch.where(top[:, None, None], R_world, above.mT @ R_world)
     p = torch.where(top[:, None], p_world, (above.mT @ (p_world - p_world[..., up, :])[..., None])[..., 0])

@@ -10,7 +10,8 @@ from typing import Any
 import tyro
 
 from studio.cli.arguments import PLAIN
-from studio.cli.calibration import board, calibrate, cameras, record
+from studio.cli.calibration import board, calibrate, cameras, record, wizard
+from studio.cli.characters import inspect
 from studio.cli.run import STAGES, run, stage
 from studio.cli.session import actor, add_take, demo, doctor, new, settings, train, virtual
 
@@ -24,7 +25,9 @@ The two you need:
 VERBS: dict[str, Callable[..., Any]] = {
     "run": run, "demo": demo, "doctor": doctor, "new": new, "add-take": add_take, "settings": settings, "cameras": cameras,
     "virtual": virtual, "calibrate": calibrate, "train": train, "board": board,
+    "inspect": inspect,
     "record": record,
+    "wizard": wizard,
     "actor": actor,
 }  # fmt: skip
 

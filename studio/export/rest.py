@@ -5,38 +5,25 @@ Everything here is in the body's own frame: metres, z up, facing -y, left hand a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rigs import rotation
 from rigs.body import Shaped
+from rigs.rest import aimed, t_turns
 
-FINGERS = ("Index", "Middle", "Ring", "Pinky")
-Bone = Callable[[str, str], Tensor | None]
-"""Vector between two joints of one side at rest, m; None where the skeleton lacks one."""
-NO_LENGTH = 1e-6
-"""m."""
+__all__ = ["aimed", "t_pose", "tips"]
+
 EYE_AXIS = 0.03
 """How far before an eye's centre its tip is put, m."""
 
 
 def t_pose(shaped: Shaped) -> Float[Tensor, "J 3 3"]:
-    """World rotation of every joint that takes the model's own rest to a T-pose.
-
-    Upper arm, forearm, hand and straight fingers lie level along +-x with the palms down (fingers keep their spread, the thumb
-    stays as the hand carries it), thighs and shins hang straight down, feet point forward with their soles as they were. The trunk
-    and the collar bones keep the model's natural stance. Joints that a skeleton lacks are passed over.
-    """
+    """World rotation of every joint that takes the model's own rest to a T-pose, as `rigs.rest.t_turns` says what that is."""
     skeleton = shaped.body.skeleton
     centre = dict(zip(skeleton.names, shaped.joints)) | {f"{name}Tip": p for name, p in tips(shaped).items()}
-    R: dict[str, Tensor] = {}
-    for name, parent in zip(skeleton.names, skeleton.parents):
-        carried = R[skeleton.names[parent]] if parent >= 0 else torch.eye(3, dtype=shaped.joints.dtype)
-        side, part = _split(name)
-        R[name] = carried if side is None else _limb(side, part, carried, centre)
+    parts = [(name, skeleton.names[p] if p >= 0 else None) for name, p in zip(skeleton.names, skeleton.parents)]
+    R = t_turns(parts, centre)
     return torch.stack([R[name] for name in skeleton.names])
 
 
@@ -58,76 +45,3 @@ def tips(shaped: Shaped) -> dict[str, Float[Tensor, "3"]]:
         else:
             ends[skeleton.names[j]] = centre + (centre - up) / 2
     return ends
-
-
-def _split(name: str) -> tuple[str | None, str]:
-    """("Left", "Arm") of "LeftArm"; no side for joints on the midline."""
-    side = next((s for s in ("Left", "Right") if name.startswith(s)), None)
-    return side, name[len(side) :] if side else name
-
-
-def _limb(side: str, part: str, carried: Tensor, centre: dict[str, Tensor]) -> Tensor:
-    """World rotation of one joint of an arm or a leg whose parent turned by `carried`."""
-    outward = carried.new_tensor([1.0 if side == "Left" else -1.0, 0, 0])
-    down = carried.new_tensor([0, 0, -1.0])
-    straight = {"Arm": ("ForeArm", outward), "ForeArm": ("Hand", outward), "UpLeg": ("Leg", down), "Leg": ("Foot", down)}
-
-    def bone(start: str, end: str) -> Tensor | None:
-        a, b = centre.get(side + start), centre.get(side + end)
-        return None if a is None or b is None else b - a
-
-    if part in straight:
-        child, goal = straight[part]
-        along = bone(part, child)
-        turned = carried if along is None else aimed(carried @ along, goal) @ carried
-        return _palm_down(turned, outward, bone) if part == "ForeArm" else turned
-    if part == "Hand":
-        along = bone("Hand", "HandMiddle1")
-        return carried if along is None else _palm_down(aimed(carried @ along, outward) @ carried, outward, bone)
-    if part == "Foot":
-        along = bone("Foot", "ToeBase")
-        return carried if along is None else aimed(_level(along), carried.new_tensor([0, -1.0, 0]))
-    if part[4:-1] in FINGERS and part.startswith("Hand"):
-        return _finger(part, carried, bone)
-    return carried
-
-
-def _finger(part: str, carried: Tensor, bone: Bone) -> Tensor:
-    """A finger joint's rotation: the first phalanx is laid level, the others continue it."""
-    along = bone(part, f"{part[:-1]}{int(part[-1]) + 1}" if part[-1] != "3" else f"{part}Tip")
-    if along is None:
-        return carried
-    before = bone(f"{part[:-1]}{int(part[-1]) - 1}", part) if part[-1] != "1" else None
-    goal = carried @ (along if before is None else before)
-    return aimed(carried @ along, _level(goal)) @ carried
-
-
-def _palm_down(R: Tensor, axis: Tensor, bone: Bone) -> Tensor:
-    """`R` rolled about the level `axis` until the knuckles from little finger to forefinger point forward without rising."""
-    across = bone("HandPinky1", "HandIndex1")
-    if across is None:
-        return R
-    across = R @ across
-    flat = across - (across @ axis) * axis
-    return aimed(flat, flat.new_tensor([0, -1.0, 0])) @ R
-
-
-def _level(v: Float[Tensor, "3"]) -> Float[Tensor, "3"]:
-    """The part of `v` that does not rise."""
-    return v * v.new_tensor([1.0, 1.0, 0])
-
-
-def aimed(start: Float[Tensor, "3"], goal: Float[Tensor, "3"]) -> Float[Tensor, "3 3"]:
-    """The smallest rotation that turns direction `start` to direction `goal`; for opposite ones half a turn about z (x along z).
-
-    The identity where one of them has no length: a bone that is a point has no direction to correct.
-    """
-    if float(start.norm()) < NO_LENGTH or float(goal.norm()) < NO_LENGTH:
-        return torch.eye(3, dtype=start.dtype)
-    a, b = start / start.norm(), goal / goal.norm()
-    axis, cosine = torch.linalg.cross(a, b), a @ b
-    if float(axis.norm()) < 1e-9:
-        spare = a.new_tensor([0, 0, 1.0]) if abs(float(a[2])) < 0.9 else a.new_tensor([1.0, 0, 0])
-        spare = spare - (spare @ a) * a
-        return torch.eye(3, dtype=a.dtype) if cosine > 0 else rotation.exp(spare / spare.norm() * torch.pi)
-    return rotation.exp(axis / axis.norm() * torch.atan2(axis.norm(), cosine))

@@ -1,0 +1,328 @@
+"""Which joint of anybody's character is which part of a person: by names of the usual conventions, and by how the chains lie.
+
+The parts are the studio's 55 joints (`rigs.skeleton.HUMAN`); a character may lack some and have many more.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+import torch
+
+from rigs.characters.character import Character
+from rigs.skeleton import HUMAN
+
+SIDES = ("Left", "Right")
+FINGERS = ("Thumb", "Index", "Middle", "Ring", "Pinky")
+HELPERS = frozenset((
+    "ik", "fk", "ctrl", "control", "target", "pole", "twist", "roll", "end", "nub", "effector", "helper", "corrective", "corr", "socket",
+    "weapon", "prop", "mch", "org", "attach", "tweak", "goal", "handle", "aim", "offset", "locator", "share", "bendy", "drv", "wgt", "vis",
+    "heel", "bck", "fwd", "in", "out", "lat", "bicep", "tricep", "bulge", "half", "correctiveroot", "gun",
+))  # fmt: skip
+"""A joint with one of these words in its name is no part of a person but serves one."""
+PLAIN = frozenset((
+    "jnt", "joint", "bone", "bind", "def", "skin", "sk", "bip001", "bip01", "biped", "mixamorig", "character1", "character", "valvebiped",
+    "rig", "j", "b", "c", "m",
+))  # fmt: skip
+"""Words that say nothing."""
+WORDS = {
+    "Shoulder": "clavicle collar collarbone clav shoulder",
+    "Arm": "upperarm uparm arm shldr shoulder",
+    "ForeArm": "forearm lowerarm lowarm elbow",
+    "Hand": "hand wrist",
+    "UpLeg": "upleg upperleg thigh hip",
+    "Leg": "lowerleg lowleg leg shin calf knee",
+    "Foot": "ankle foot",
+    "ToeBase": "toebase toe toes ball foot",
+    "Eye": "eye eyeball",
+}
+"""Names of the joints of one side, best first; a joint takes at most one part, upper parts choose first."""
+MIDDLE = {"Hips": "hips pelvis hip cog", "Head": "head", "Neck": "neck", "Jaw": "jaw"}
+FINGER_WORDS = {
+    "thumb": "Thumb", "index": "Index", "fore": "Index", "middle": "Middle", "mid": "Middle", "ring": "Ring", "pinky": "Pinky",
+    "little": "Pinky", "finger1": "Thumb", "finger2": "Index", "finger3": "Middle", "finger4": "Ring", "finger5": "Pinky",
+    "digit1": "Thumb", "digit2": "Index", "digit3": "Middle", "digit4": "Ring", "digit5": "Pinky",
+}  # fmt: skip
+CHAINS = {"Arm": ("Shoulder", "Arm", "ForeArm", "Hand"), "Leg": ("UpLeg", "Leg", "Foot", "ToeBase")}
+NEEDED = ("Hips", *(s + p for s in SIDES for p in ("Arm", "ForeArm", "Hand", "UpLeg", "Leg", "Foot")))
+"""Parts without which no motion can be put on a character."""
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """Part of a person -> joint of a character."""
+
+    joints: dict[str, int]
+    """HUMAN name -> joint; the trunk's only at its ends."""
+    spine: tuple[int, ...]
+    """Joints from above the hips to the chest, in order."""
+    neck: tuple[int, ...]
+    """Joints from above the chest to below the head, in order."""
+    convention: str
+    """Whose names these are: "Mixamo", "Unreal" ...; "by shape" where no names were understood."""
+    notes: tuple[str, ...] = ()
+    served: dict[int, str] = field(default_factory=dict)
+    """Twist joints -> the part whose twist they share."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Parts that the character lacks."""
+        trunk = {n for n, chain in (("Spine", 1), ("Spine1", 2), ("Spine2", 3)) if len(self.spine) >= chain}
+        trunk |= {"Neck"} if self.neck else set()
+        return tuple(name for name, _ in HUMAN if name not in self.joints and name not in trunk)
+
+    @property
+    def all(self) -> frozenset[int]:
+        """Joints that are some part of a person."""
+        return frozenset([*self.joints.values(), *self.spine, *self.neck])
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """A joint's name taken apart."""
+
+    side: str
+    """Left, Right or empty."""
+    core: str
+    """The other words, joined, without numbers at the end."""
+    number: int
+    """Number at the end; -1 for none."""
+    helper: bool
+
+
+def spelled(name: str) -> Spelled:
+    """A joint's name as side, core and number, in whatever convention it is written."""
+    plain = re.split(r"[:|]", name)[-1]
+    plain = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", plain)
+    words = [w for w in re.split(r"[^a-zA-Z0-9]+", plain.lower()) if w]
+    words = [w for word in words for w in re.findall(r"(?:bip\d+|finger\d|digit\d|character1)(?=\d|$)|[a-z]+|\d+", word)]
+    side = ""
+    for n, word in enumerate(words):
+        for chosen, spellings in (("Left", ("left", "l", "lf", "lft")), ("Right", ("right", "r", "rt", "rgt"))):
+            if word in spellings or (word.startswith(chosen.lower()) and len(word) > 5):
+                side, rest = chosen, word.removeprefix(chosen.lower()) if word.startswith(chosen.lower()) else ""
+                words = [*words[:n], *([rest] if rest else []), *words[n + 1 :]]
+                break
+        if side:
+            break
+    digits = [w for w in words if w.isdigit()]
+    kept = [w for w in words if not w.isdigit() and w not in PLAIN]
+    kept = [w for w in kept if not (w == "f" and len(kept) > 1)]  # Rigify's f_index
+    return Spelled(side, "".join(kept), int(digits[-1]) if digits else -1, bool(HELPERS & set(kept)))
+
+
+def mapped(character: Character) -> Mapping:
+    """The parts of a person among a character's joints; a part that cannot be told is left out and stands in `missing`."""
+    names = [spelled(n) for n in character.joints]
+    found = _by_name(character, names)
+    notes: list[str] = []
+    convention = _convention(character)
+    if missing := [p for p in NEEDED if p not in found]:
+        by_shape = _by_shape(character)
+        if by_shape and all(p in by_shape for p in NEEDED):
+            notes.append(f"names did not tell {', '.join(missing[:4])}{' ...' if len(missing) > 4 else ''}; the chains' shape did")
+            found, convention = by_shape, "by shape"
+    _in_order(character, found, notes)
+    spine, neck = _trunk(character, found)
+    if neck:
+        found["Neck"] = neck[0]
+    for j, part in zip(_spread(spine), ("Spine", "Spine1", "Spine2")):
+        found[part] = j
+    found |= _fingers(character, names, found)
+    return Mapping(found, spine, neck, convention, tuple(notes), _twists(character, names, found))
+
+
+def _by_name(character: Character, names: list[Spelled]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    depth = _depths(character)
+
+    def best(core: str, side: str) -> int | None:
+        fits = [j for j, n in enumerate(names) if n.core == core and n.side == side and not n.helper and j not in found.values()]
+        return min(fits, key=lambda j: (depth[j], names[j].number)) if fits else None
+
+    for part, words in MIDDLE.items():
+        for word in words.split():
+            if part not in found and (j := best(word, "")) is not None:
+                found[part] = j
+    for side in SIDES:
+        arms = any(best(word, side) is not None for word in ("upperarm", "uparm", "arm", "shldr"))
+        ankle = best("ankle", side) is not None
+        for part, words in WORDS.items():
+            for word in words.split():
+                unfit = (part == "Shoulder" and word == "shoulder" and not arms) or (part == "ToeBase" and word == "foot" and not ankle)
+                if side + part not in found and not unfit and (j := best(word, side)) is not None:
+                    found[side + part] = j
+    return found
+
+
+def _depths(character: Character) -> list[int]:
+    depth: list[int] = []
+    for up in character.parents:
+        depth.append(depth[up] + 1 if up >= 0 else 0)
+    return depth
+
+
+def _above(character: Character, joint: int) -> list[int]:
+    """The joint and its ancestors, from the joint upwards."""
+    line = [joint]
+    while character.parents[line[-1]] >= 0:
+        line.append(character.parents[line[-1]])
+    return line
+
+
+def _in_order(character: Character, found: dict[str, int], notes: list[str]) -> None:
+    """Take back parts that do not hang below the part before them."""
+    for side in SIDES:
+        for chain in CHAINS.values():
+            before = found.get("Hips")
+            for part in (side + p for p in chain):
+                if part not in found:
+                    continue
+                if before is not None and before not in _above(character, found[part]):
+                    notes.append(
+                        f"{character.joints[found[part]]!r} looks like {part} but does not hang below {character.joints[before]!r}"
+                    )
+                    del found[part]
+                    continue
+                before = found[part]
+
+
+def _trunk(character: Character, found: dict[str, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Spine from above the hips to where the arms branch off, neck from there to below the head."""
+    tops = [found[p] for p in ("LeftArm", "RightArm", "Head") if p in found]
+    if "Hips" not in found or not tops:
+        return (), ()
+    lines = [_above(character, j)[1:] for j in tops[:2]]
+    chest = next((j for j in lines[0] if all(j in line for line in lines)), found["Hips"])
+    if found["Hips"] not in _above(character, chest):
+        return (), ()
+    up = _above(character, chest)
+    spine = tuple(reversed(up[: up.index(found["Hips"])]))
+    line = _above(character, found["Head"])[1:] if "Head" in found else []
+    neck = tuple(reversed(line[: line.index(chest)])) if chest in line else ()
+    if not spine and neck:  # arms that branch off at the neck's foot
+        return neck[:-1], neck[-1:]
+    return spine, neck
+
+
+def _spread(spine: tuple[int, ...]) -> tuple[int, ...]:
+    """Three joints of a spine (or all of a shorter one): the first, one in the middle, the last."""
+    return spine if len(spine) <= 3 else (spine[0], spine[len(spine) // 2], spine[-1])
+
+
+def _fingers(character: Character, names: list[Spelled], found: dict[str, int]) -> dict[str, int]:
+    fingers: dict[str, int] = {}
+    depth = _depths(character)
+    for side in (s for s in SIDES if f"{s}Hand" in found):
+        below = [j for j in range(len(character)) if found[f"{side}Hand"] in _above(character, j)[1:] and not names[j].helper]
+        groups: dict[str, list[int]] = {}
+        for j in below:
+            word = next((w for w in FINGER_WORDS if w in names[j].core), None)
+            if word is not None and "palm" not in names[j].core and "meta" not in names[j].core:
+                groups.setdefault(FINGER_WORDS[word], []).append(j)
+            elif word == "thumb" or (word and FINGER_WORDS[word] == "Thumb"):
+                groups.setdefault("Thumb", []).append(j)
+        for finger, joints in groups.items():
+            chain = sorted(joints, key=lambda j: depth[j])
+            if len(chain) > 3 and names[chain[0]].number == 0:
+                chain = chain[1:]
+            if len(chain) == 3 and not character.children[chain[-1]] and finger == "Thumb" and names[chain[-1]].core.endswith("tip"):
+                chain = chain[:2]
+            fingers |= {f"{side}Hand{finger}{n + 1}": j for n, j in enumerate(chain[:3])}
+    return fingers
+
+
+def _twists(character: Character, names: list[Spelled], found: dict[str, int]) -> dict[int, str]:
+    """Joints that share the twist of an upper or lower arm, thigh or shin."""
+    limbs = {found[s + p]: s + p for s in SIDES for p in ("Arm", "ForeArm", "UpLeg", "Leg") if s + p in found}
+    told = re.compile(r"twist|roll", re.IGNORECASE)
+    return {j: limbs[up] for j, up in enumerate(character.parents) if up in limbs and told.search(character.joints[j])}
+
+
+def _by_shape(character: Character) -> dict[str, int]:
+    """Parts told by the tree alone: two mirrored chains that go down are legs, two that go sideways higher up are arms."""
+    if not len(character):
+        return {}
+    _, places = character.rest
+    below = [_line(character, j) for j in range(len(character))]
+    for hips in range(len(character)):
+        chains = [line for c in character.children[hips] if len(line := below[c]) >= 2]
+        down = [line for line in chains if float(places[line[min(2, len(line) - 1)], 2] - places[hips, 2]) < 0]
+        pair = _mirrored(places, down)
+        up = [c for c in character.children[hips] if float(_highest(character, c, places) - places[hips, 2]) > 0]
+        if pair is None or not up:
+            continue
+        for chest in _subtree(character, up[0]):
+            sideways = [below[c] for c in character.children[chest] if len(below[c]) >= 2]
+            arms = _mirrored(places, sideways)
+            if arms is not None:
+                return _named(character, hips, chest, pair, arms, places)
+    return {}
+
+
+def _line(character: Character, joint: int) -> list[int]:
+    """From a joint downwards as long as there is one child that goes on (the deepest of several)."""
+    line = [joint]
+    while character.children[line[-1]]:
+        line.append(max(character.children[line[-1]], key=lambda c: len(_subtree(character, c))))
+    return line
+
+
+def _subtree(character: Character, joint: int) -> list[int]:
+    found = [joint]
+    for j in found:
+        found += character.children[j]
+    return found
+
+
+def _highest(character: Character, joint: int, places: torch.Tensor) -> torch.Tensor:
+    return places[_subtree(character, joint), 2].max()
+
+
+def _mirrored(places: torch.Tensor, chains: list[list[int]]) -> tuple[list[int], list[int]] | None:
+    """Left and right of two chains that mirror each other in x; None where there are no such two."""
+    for a in chains:
+        for b in chains:
+            n = min(len(a), len(b), 3)
+            pa, pb = places[a[:n]], places[b[:n]].clone()
+            middle = (pa[0, 0] + pb[0, 0]) / 2
+            pb[:, 0] = 2 * middle - pb[:, 0]
+            size = float((pa[-1] - pa[0]).norm()) + 1e-9
+            if a is not b and float(pa[0, 0] - middle) > 0.02 * size and float((pa - pb).norm(dim=-1).max()) < 0.35 * size:
+                return a, b
+    return None
+
+
+def _named(
+    character: Character, hips: int, chest: int, legs: tuple[list[int], list[int]], arms: tuple[list[int], list[int]], places: torch.Tensor
+) -> dict[str, int]:
+    found = {"Hips": hips}
+    for side, leg, arm in zip(SIDES, legs, arms):
+        arm = arm[:-1] if len(arm) > 3 and character.joints[arm[-1]].lower().endswith("end") else arm
+        found |= {side + part: j for part, j in zip(CHAINS["Leg"], leg)}
+        parts = CHAINS["Arm"] if len(arm) >= 4 else CHAINS["Arm"][1:]
+        found |= {side + part: j for part, j in zip(parts, arm)}
+    rest = [c for c in character.children[chest] if c not in (arms[0][0], arms[1][0])]
+    if rest:
+        line = _line(character, max(rest, key=lambda c: float(_highest(character, c, places))))
+        found["Head"] = line[min(1, len(line) - 1)] if len(line) > 2 else line[0]
+    return found
+
+
+def _convention(character: Character) -> str:
+    names, joined = set(character.joints), " ".join(character.joints)
+    if "mixamorig" in joined:
+        return "Mixamo"
+    if {"pelvis", "spine_01", "clavicle_l", "upperarm_l"} <= names:
+        return "Unreal"
+    if {"left_collar", "left_elbow"} <= names:
+        return "SMPL"
+    if any(n in names for n in ("upper_arm.L", "DEF-upper_arm.L", "upper_arm_L")):
+        return "Rigify"
+    plain = {re.split(r"[:|]", n)[-1].removeprefix("Character1_") for n in names}
+    if {"LeftThigh", "LeftShin"} <= plain:
+        return "Rokoko"
+    if {"Hips", "LeftUpLeg", "LeftForeArm"} <= plain:
+        return "HumanIK"
+    return "generic"

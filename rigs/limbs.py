@@ -1,0 +1,190 @@
+"""Limbs of two bones: bent to reach a goal, feet that stand, hips low enough for both, twist shared along a limb."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rigs import rotation
+from rigs.bones import Mapping
+from rigs.characters.character import Character
+
+STRETCH = 0.9995
+"""Limbs are straightened to this part of their length at most."""
+POLE = 0.05
+"""How much the anatomical direction of a knee or elbow counts beside the one it has, as part of the upper bone."""
+NEAR, FAR = 0.03, 0.12
+"""A sole lower than NEAR must be where it is wanted, one higher than FAR need not pull the hips down, m."""
+HOLD = 0.08
+"""A contact shorter than this is none, s."""
+LEAN = 0.015
+"""Height difference of heel and ball at which the lower one decides where the foot is, m."""
+
+
+def swing(a: Float[Tensor, "T 3"], b: Float[Tensor, "T 3"]) -> Float[Tensor, "T 3 3"]:
+    """The smallest rotation from one direction to another."""
+    axis = torch.linalg.cross(a, b, dim=-1)
+    sine, cosine = axis.norm(dim=-1, keepdim=True), (a * b).sum(-1, keepdim=True)
+    return rotation.exp(axis / sine.clamp_min(1e-12) * torch.atan2(sine, cosine))
+
+
+def _under(character: Character, joint: int) -> list[int]:
+    found = [joint]
+    for j in found:
+        found += character.children[j]
+    return found
+
+
+def bent(
+    character: Character,
+    R: Float[Tensor, "T J 3 3"],
+    p: Float[Tensor, "T J 3"],
+    limb: list[int],
+    goal: Float[Tensor, "T 3"],
+    pole: Float[Tensor, "T 3"],
+) -> Float[Tensor, "T J 3 3"]:
+    """World rotations with the limb (upper, middle, end joint) bent so that its end is at the goal; the end keeps its own rotation.
+
+    The plane of the bend stays the one it was in; a nearly straight limb bends towards `pole`. A goal too far is pointed at.
+    """
+    upper, middle, end = (p[:, j] for j in limb)
+    a, b = (middle - upper).norm(dim=-1, keepdim=True), (end - middle).norm(dim=-1, keepdim=True)
+    way = goal - upper
+    far = way.norm(dim=-1, keepdim=True)
+    along = way / far.clamp_min(1e-9)
+    far = far.minimum(STRETCH * (a + b)).maximum((a - b).abs() + 1e-3 * a)
+    side = middle - upper + POLE * a * pole
+    # The bend's plane is carried with the limb: first the old line is turned onto the new one.
+    old = end - upper
+    carry = swing(old / old.norm(dim=-1, keepdim=True).clamp_min(1e-9), along)
+    side = (carry @ side[..., None])[..., 0]
+    side = side - (side * along).sum(-1, keepdim=True) * along
+    side = side / side.norm(dim=-1, keepdim=True).clamp_min(1e-9)
+    cosine = ((a * a + far * far - b * b) / (2 * a * far)).clamp(-1, 1)
+    knee = upper + a * (cosine * along + (1 - cosine * cosine).sqrt() * side)
+    reached = upper + far * along
+    thigh = _turn(middle - upper, knee - upper, carry)
+    shin = _turn(end - middle, reached - knee, carry)
+    below = [set(_under(character, j)) for j in limb]
+    R = R.clone()
+    only_upper, only_middle = sorted(below[0] - below[1]), sorted(below[1] - below[2])
+    R[:, only_upper] = thigh[:, None] @ R[:, only_upper]
+    R[:, only_middle] = shin[:, None] @ R[:, only_middle]
+    return R
+
+
+def _turn(old: Tensor, new: Tensor, carry: Tensor) -> Float[Tensor, "T 3 3"]:
+    """Rotation of a bone from an old to a new direction, by way of what carries the whole limb."""
+    a = (carry @ (old / old.norm(dim=-1, keepdim=True).clamp_min(1e-9))[..., None])[..., 0]
+    return swing(a, new / new.norm(dim=-1, keepdim=True).clamp_min(1e-9)) @ carry
+
+
+def soles(ankle: Float[Tensor, "3"], ball: Float[Tensor, "3"] | None, floor: float) -> Float[Tensor, "2 3"]:
+    """Heel and ball of a foot at rest relative to its ankle, on the floor; m. Without a toe joint the foot is taken for ordinary."""
+    height = float(ankle[2]) - floor
+    forward = ankle.new_tensor([0.0, -max(1.4 * height, 1e-3), 0.0]) if ball is None else (ball - ankle) * ankle.new_tensor([1.0, 1.0, 0.0])
+    down = ankle.new_tensor([0.0, 0.0, -height])
+    return torch.stack([-0.35 * forward + down, forward + down])
+
+
+def standing(
+    touching: Float[Tensor, "T 2 3"], offsets: Float[Tensor, "T 2 3"], contacts: Float[Tensor, "T 2"], fps: float
+) -> tuple[Float[Tensor, "T 3"], Float[Tensor, "T"]]:
+    """Where an ankle must be so that heel and ball (`offsets` from it) are where they are wanted, and how near the floor the sole is.
+
+    The lower of the two decides; while one is in contact it stays at one place, and the correction fades in and out between contacts.
+    """
+    lean = torch.sigmoid((touching[:, 0, 2] - touching[:, 1, 2]) / LEAN)[:, None]
+    ankle = (1 - lean) * (touching[:, 0] - offsets[:, 0]) + lean * (touching[:, 1] - offsets[:, 1])
+    low = torch.minimum(touching[:, 0, 2], touching[:, 1, 2])
+    weight = 1 - ((low - NEAR) / (FAR - NEAR)).clamp(0, 1)
+    for _ in range(2):
+        ankle = ankle + _locked(ankle[:, None] + offsets, contacts, fps)
+    return ankle, weight
+
+
+def _locked(points: Float[Tensor, "T 2 3"], contacts: Float[Tensor, "T 2"], fps: float) -> Float[Tensor, "T 3"]:
+    """Correction of an ankle that keeps heel and ball still while they are in contact; between contacts it changes evenly."""
+    T, known = len(points), torch.zeros(len(points))
+    wanted = torch.zeros_like(points[:, 0])
+    for n in range(2):
+        for first, last in runs(contacts[:, n] > 0.5, max(2, round(HOLD * fps))):
+            anchor = points[first:last, n].median(0).values
+            wanted[first:last] += anchor - points[first:last, n]
+            known[first:last] += 1
+    frames = torch.nonzero(known)[:, 0]
+    if not len(frames):
+        return torch.zeros_like(wanted)
+    given = wanted[frames] / known[frames, None]
+    at = torch.arange(T).clamp(int(frames[0]), int(frames[-1]))
+    after = torch.searchsorted(frames, at)
+    before = (after - (frames[after] > at).long()).clamp_min(0)
+    span = (frames[after] - frames[before]).clamp_min(1)
+    part = ((at - frames[before]) / span)[:, None].to(wanted.dtype)
+    part = part * part * (3 - 2 * part)
+    return given[before] + part * (given[after] - given[before])
+
+
+def runs(on: Tensor, least: int) -> list[tuple[int, int]]:
+    """First and one past the last frame of every stretch of at least so many frames that are on."""
+    edge = torch.diff(torch.cat([on.new_zeros(1), on, on.new_zeros(1)]).int())
+    starts, stops = (edge == 1).nonzero()[:, 0].tolist(), (edge == -1).nonzero()[:, 0].tolist()
+    return [(a, b) for a, b in zip(starts, stops) if b - a >= least]
+
+
+def lowering(
+    hips: dict[str, Float[Tensor, "T 3"]],
+    ankles: dict[str, Float[Tensor, "T 3"]],
+    weights: dict[str, Float[Tensor, "T"]],
+    lengths: dict[str, float],
+    fps: float,
+) -> Float[Tensor, "T"]:
+    """How far the hips must come down so that legs of these lengths reach, m; smooth over a tenth of a second, never too little."""
+    need = torch.zeros_like(next(iter(weights.values())))
+    for side, hip in hips.items():
+        away = hip - ankles[side]
+        reach = STRETCH * lengths[side]
+        level = away[:, :2].square().sum(-1)
+        allowed = (reach * reach - level).clamp_min(0).sqrt()
+        need = torch.maximum(need, weights[side] * (away[:, 2] - allowed).clamp_min(0))
+    half = max(1, round(0.1 * fps))
+    if float(need.max()) == 0:
+        return need
+    widest = torch.nn.functional.max_pool1d(need[None, None], 2 * half + 1, 1, half)
+    kernel = torch.hann_window(2 * half + 3, periodic=False, dtype=need.dtype)[1:-1]
+    padded = torch.nn.functional.pad(widest, (half, half), mode="replicate")
+    return torch.nn.functional.conv1d(padded, (kernel / kernel.sum())[None, None])[0, 0]
+
+
+def twisted(
+    character: Character, mapping: Mapping, R_rest: Float[Tensor, "J 3 3"], p_rest: Float[Tensor, "J 3"], R: Float[Tensor, "T J 3 3"]
+) -> Float[Tensor, "T J 3 3"]:
+    """Twist joints of limbs given their share: along a forearm or shin of the hand's or foot's twist, along an upper bone of its own."""
+    child = {"Arm": "ForeArm", "ForeArm": "Hand", "UpLeg": "Leg", "Leg": "Foot"}
+    R = R.clone()
+    for j, part in mapping.served.items():
+        side, kind = ("Left" if part.startswith("Left") else "Right"), part.removeprefix("Left").removeprefix("Right")
+        bone, end = mapping.joints[part], mapping.joints.get(side + child[kind])
+        if end is None:
+            continue
+        way = p_rest[end] - p_rest[bone]
+        length = way.norm().clamp_min(1e-9)
+        share = float(((p_rest[j] - p_rest[bone]) @ way / length**2).clamp(0, 1))
+        lower = kind in ("ForeArm", "Leg")
+        other = end if lower else character.parents[bone]
+        own, beside = R[:, bone] @ R_rest[bone].T, R[:, other] @ R_rest[other].T
+        angle = _twist(own.mT @ beside, way / length)
+        turn = rotation.exp((share if lower else 1 - share) * angle[:, None] * (way / length))
+        below = _under(character, j)
+        fixed = own @ turn @ own.mT
+        R[:, below] = fixed[:, None] @ R[:, below]
+    return R
+
+
+def _twist(R: Float[Tensor, "T 3 3"], axis: Float[Tensor, "3"]) -> Float[Tensor, "T"]:
+    """The part of rotations that is about an axis, rad, without jumps over time."""
+    q = rotation.quaternion(R)
+    angle = 2 * torch.atan2(q[:, 1:] @ axis, q[:, 0])
+    step = torch.diff(angle, prepend=angle[:1])
+    return angle - 2 * torch.pi * torch.cumsum(torch.round(step / (2 * torch.pi)), 0)

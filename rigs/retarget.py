@@ -1,0 +1,405 @@
+"""A performance of one of the studio's bodies put on anybody's character.
+
+Both characters are brought to one pose in thought, the T-pose of `rigs.rest`; from there every part turns in the world as the
+performer's does. The root is scaled by the length of the legs; then legs are bent so that the soles are where the performer's were,
+scaled, and stay where they touch the floor, and arms so that the hands are where they were relative to the shoulders (or to the world).
+World: z up, metres; a character at rest is turned to face -y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping as Table
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rigs import rotation
+from rigs.body import Shaped
+from rigs.bones import NEEDED, SIDES, Mapping
+from rigs.characters.character import Character, Clip, relative
+from rigs.limbs import bent, lowering, soles, standing, twisted
+from rigs.rest import pose_name, t_turns
+from rigs.skeleton import HUMAN
+
+Hands = Literal["body", "world", "off"]
+Root = Literal["floor", "hips", "place"]
+Scaling = Callable[[Tensor], Tensor]
+"""Points of the performer's room to the character's."""
+PARENT = dict(HUMAN)
+TRUNK = ("Spine", "Spine1", "Spine2")
+SNAP = 10.0
+"""A character that faces a quarter turn within this is taken to face it exactly, degrees."""
+
+
+@dataclass(frozen=True)
+class Performed:
+    """What a body of the studio did: the source of a retargeting."""
+
+    name: str
+    names: tuple[str, ...]
+    """Joint names, those of `HUMAN`."""
+    rest: Float[Tensor, "J 3"]
+    """Joint centres at rest, m; joint frames are then parallel to the world, and the person faces -y."""
+    floor: float
+    """Height of the soles at rest, m."""
+    tips: dict[str, Float[Tensor, "3"]]
+    """Where the bones of childless joints end at rest, m."""
+    R: Float[Tensor, "T J 3 3"]
+    """World rotation of every joint."""
+    p: Float[Tensor, "T J 3"]
+    """World position of every joint, m."""
+    contacts: Float[Tensor, "T 4"]
+    """Probability that left heel, left toe, right heel, right toe stand on the floor."""
+    fps: float
+    start: float = 0.0
+    """Time of the first frame, s."""
+    timecode: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        shaped: Shaped,
+        rotations: Float[Tensor, "T J 3"],
+        translation: Float[Tensor, "T 3"],
+        contacts: Float[Tensor, "T 4"],
+        fps: float,
+        start: float = 0.0,
+        timecode: str = "",
+    ) -> Performed:
+        """A person's local joint rotations (rad) and root positions (m), posed in double precision."""
+        skeleton, joints = shaped.body.skeleton, shaped.joints.double()
+        R, p = skeleton.forward(rotation.exp(rotations.double()), joints, translation.double())
+        rest, owner = shaped.rest().double(), shaped.body.skin.weights.argmax(-1)
+        tips = {}
+        for j in (j for j, n in enumerate(skeleton.names) if "Hand" in n and n.endswith("3")):
+            if len(mine := rest[owner == j]):
+                tips[skeleton.names[j]] = mine[(mine - joints[j]).norm(dim=-1).argmax()]
+        floor = float(rest[:, 2].min()) if len(rest) else float(joints[:, 2].min())
+        return cls(name, skeleton.names, joints, floor, tips, R, p, contacts.double(), fps, start, timecode)
+
+    def at(self, part: str) -> int:
+        """Index of a joint."""
+        return self.names.index(part)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a performance is put on a character."""
+
+    hands: Hands = "body"
+    """Where hands must be: "body" where they were relative to the shoulders, "world" where they were in the (scaled) room, "off" as the
+    arms' angles put them."""
+    root: Root = "floor"
+    """A joint above the hips goes "floor" along on the floor, or stays at the origin ("hips"); "place": nothing leaves its place."""
+    scale: float | None = None
+    """Size of all paths; None for the ratio of the legs' lengths."""
+    plant: bool = True
+    """Feet that touch the floor stay where they are."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a retargeting did, for the report."""
+
+    scale: float
+    reached: dict[str, float]
+    """Part -> greatest distance from where it should be, m."""
+    lowered: float
+    """Greatest lowering of the hips so that both feet reach the floor, m."""
+
+
+def facing(character: Character, mapping: Mapping) -> Float[Tensor, "3 3"]:
+    """Rotation about z that turns the character at rest to face -y, its left hand at +x."""
+    _, p = character.rest
+    left = torch.zeros(3, dtype=p.dtype)
+    for part in ("UpLeg", "Arm"):
+        pair = [mapping.joints.get(side + part) for side in SIDES]
+        if pair[0] is not None and pair[1] is not None:
+            left = left + p[pair[0]] - p[pair[1]]
+    if float(left[:2].norm()) < 1e-6:
+        return torch.eye(3, dtype=p.dtype)
+    angle = float(torch.rad2deg(torch.atan2(left[1], left[0])))
+    quarter = 90 * round(angle / 90)
+    angle = quarter if abs(angle - quarter) < SNAP else angle
+    return rotation.exp(torch.tensor([0.0, 0.0, -angle], dtype=p.dtype).deg2rad())
+
+
+def rest_name(character: Character, mapping: Mapping) -> str:
+    """The pose a character rests in: "T", "A", "arms down", "arms up" or "unknown"."""
+    return pose_name(centres(character, mapping, facing(character, mapping)))
+
+
+def centres(character: Character, mapping: Mapping, turn: Float[Tensor, "3 3"]) -> dict[str, Float[Tensor, "3"]]:
+    """Part -> where it is at rest, m, after a turn; finger tips too, where a joint or an end tells."""
+    R, p = character.rest
+    found = {part: turn @ p[j] for part, j in mapping.joints.items()}
+    for part, j in mapping.joints.items():
+        if "Hand" in part and part.endswith("3"):
+            if character.children[j]:
+                found[f"{part}Tip"] = turn @ p[character.children[j][0]]
+            elif j in character.ends:
+                found[f"{part}Tip"] = turn @ (p[j] + R[j] @ character.ends[j])
+    return found
+
+
+def _parts(present: Table[str, object]) -> list[tuple[str, str | None]]:
+    """Parts that are there, each with the nearest part above it that is."""
+    listed = []
+    for name, _ in HUMAN:
+        if name in present:
+            up = PARENT[name]
+            while up is not None and up not in present:
+                up = PARENT[up]
+            listed.append((name, up))
+    return listed
+
+
+def retarget(source: Performed, character: Character, mapping: Mapping, options: Options | None = None) -> tuple[Clip, Fit]:
+    """The performance on a character as one clip of all its joints, and how well it fits.
+
+    A `ValueError` names the parts that a character lacks and cannot do without.
+    """
+    options = options or Options()
+    if lost := [p for p in NEEDED if p not in mapping.joints]:
+        raise ValueError(
+            f"{character.source.path or character.name}: no {', '.join(lost)} was found among its {len(character)} joints; "
+            "give them names that `studio inspect` understands (LeftArm, upperarm_l, upper_arm.L ...)"
+        )
+    turn = facing(character, mapping)
+    scene = _Scene.of(source, character, mapping, options, turn)
+    R = _turned(scene)
+    R, p, fit = _solved(scene, R)
+    R, p = _rooted(scene, R, p)
+    R_local, position = relative(character.parents, R, p)
+    return Clip(source.name, source.fps, R_local, position, source.start, source.timecode), fit
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """Performer and character side by side, the character at rest turned to face -y."""
+
+    source: Performed
+    character: Character
+    mapping: Mapping
+    options: Options
+    R_rest: Float[Tensor, "J 3 3"]
+    p_rest: Float[Tensor, "J 3"]
+    centre: dict[str, Float[Tensor, "3"]]
+    T_source: dict[str, Float[Tensor, "3 3"]]
+    """Turns that take the performer's rest to the T-pose."""
+    T_target: dict[str, Float[Tensor, "3 3"]]
+    floor: float
+    """Height of the character's soles at rest, m."""
+    scale: float
+
+    @classmethod
+    def of(cls, source: Performed, character: Character, mapping: Mapping, options: Options, turn: Tensor) -> _Scene:
+        R, p = character.rest
+        centre = centres(character, mapping, turn)
+        own = dict(zip(source.names, source.rest))
+        own |= {f"{n}Tip": tip for n, tip in source.tips.items() if f"{n}Tip" in centre}
+        floor = _floor(character, mapping, centre)
+        legs = _leg(centre, floor) / _leg(own, source.floor)
+        scale = legs if options.scale is None else options.scale
+        T_source, T_target = t_turns(_parts(dict.fromkeys(source.names)), own), t_turns(_parts(mapping.joints), centre)
+        return cls(source, character, mapping, options, turn @ R, p @ turn.T, centre, T_source, T_target, floor, scale)
+
+    def carried(self, part: str) -> Float[Tensor, "T 3 3"]:
+        """How a part of the character is turned from its rest: as the performer's from the T-pose, after the character's own way there."""
+        moved = self.source.R[:, self.source.at(part)] @ self.T_source[part].T
+        return moved @ self.T_target.get(part, torch.eye(3, dtype=moved.dtype))
+
+    def placed(self, R: Float[Tensor, "T J 3 3"], hips: Float[Tensor, "T 3"]) -> Float[Tensor, "T J 3"]:
+        """Where joints are that are turned so in the world, m, with the hips at a place; what is above the hips hangs on them too."""
+        up = torch.tensor([max(j, 0) for j in self.character.parents])
+        bone = (R[:, up] @ self.character.offsets[None, ..., None])[..., 0]
+        at: list[Tensor] = []
+        for j, parent in enumerate(self.character.parents):
+            at.append(at[parent] + bone[:, j] if parent >= 0 else torch.zeros_like(hips))
+        p = torch.stack(at, 1)
+        return p + (hips - p[:, self.mapping.joints["Hips"]])[:, None]
+
+
+def _leg(centre: dict[str, Tensor], floor: float) -> float:
+    """Height of straight legs with their soles, m; mean of both sides."""
+    sides = []
+    for s in SIDES:
+        thigh, shin = (centre[s + "Leg"] - centre[s + "UpLeg"]).norm(), (centre[s + "Foot"] - centre[s + "Leg"]).norm()
+        sides.append(float(thigh + shin + centre[s + "Foot"][2] - floor))
+    return max(sum(sides) / 2, 1e-6)
+
+
+def _floor(character: Character, mapping: Mapping, centre: dict[str, Tensor]) -> float:
+    """Height of a character's soles at rest, m: its skin's lowest point about the feet, or the ground if its feet are near it."""
+    feet = [mapping.joints[s + part] for s in SIDES for part in ("Foot", "ToeBase") if s + part in mapping.joints]
+    below = [j for j in range(len(character)) if any(f in _line(character, j) for f in feet)]
+    heights = [
+        m.points[rows, 2].min()
+        for m in character.meshes
+        if m.weights is not None and bool((rows := m.weights[:, below].sum(1) > 0.5).any())
+    ]
+    if heights:
+        return float(torch.stack(heights).min())
+    _, p = character.rest
+    lowest = float(p[below, 2].min())
+    size = float(centre["Hips"][2]) - lowest
+    return 0.0 if 0 <= lowest < 0.15 * abs(size) else lowest - 0.02 * abs(size)
+
+
+def _line(character: Character, joint: int) -> list[int]:
+    line = [joint]
+    while character.parents[line[-1]] >= 0:
+        line.append(character.parents[line[-1]])
+    return line
+
+
+def _turned(scene: _Scene) -> Float[Tensor, "T J 3 3"]:
+    """World rotation of all joints: parts of a person as the performer's, the others as their parents carry them."""
+    chosen = _assigned(scene)
+    rest = scene.character.R_parent_rest
+    R: list[Tensor] = []
+    still = scene.R_rest.expand(len(scene.source.R), *scene.R_rest.shape)
+    for j, up in enumerate(scene.character.parents):
+        if j in chosen:
+            R.append(chosen[j] @ scene.R_rest[j])
+        else:
+            R.append(R[up] @ rest[j] if up >= 0 else still[:, j])
+    return torch.stack(R, 1)
+
+
+def _assigned(scene: _Scene) -> dict[int, Float[Tensor, "T 3 3"]]:
+    """Joint -> how it is turned from its rest, for every joint that a part of the performer drives."""
+    trunk = {*TRUNK, "Neck"}
+    chosen = {j: scene.carried(part) for part, j in scene.mapping.joints.items() if part not in trunk and part in scene.source.names}
+    spine, neck = scene.mapping.spine, scene.mapping.neck
+    line = ["Hips", *TRUNK]
+    for n, j in enumerate(spine):
+        chosen[j] = _between(scene, line, (n + 1) / len(spine) * 3)
+    for n, j in enumerate(neck):
+        chosen[j] = _between(scene, ["Neck", "Head"], n / len(neck))
+    return chosen
+
+
+def _between(scene: _Scene, line: list[str], place: float) -> Float[Tensor, "T 3 3"]:
+    """A turn between those of neighbouring parts of the trunk; `place` counts parts along the line."""
+    first = min(int(place), len(line) - 2)
+    part = place - first
+    if part in (0, 1):
+        return scene.carried(line[first + int(part)])
+    a, b = (rotation.quaternion(scene.carried(name)) for name in line[first : first + 2])
+    return rotation.matrix(rotation.slerp(a, b, torch.full_like(a[..., 0], part)))
+
+
+def _solved(scene: _Scene, R: Float[Tensor, "T J 3 3"]) -> tuple[Float[Tensor, "T J 3 3"], Float[Tensor, "T J 3"], Fit]:
+    """Hips placed, legs and arms bent so that feet and hands are where they must be; helpers of limbs twisted along."""
+    source, joints, reached = scene.source, scene.mapping.joints, {}
+    origin = source.p[:1, source.at("Hips")] * torch.tensor([1.0, 1.0, 0.0], dtype=R.dtype)
+
+    def scaled(points: Tensor) -> Tensor:
+        return origin + scene.scale * (points - origin)
+
+    hips = _hips(scene, R, scaled)
+    goals = _feet(scene, R, scaled)
+    start = scene.placed(R, hips)
+    down = lowering(
+        {s: start[:, joints[s + "UpLeg"]] for s in SIDES},
+        {s: goals[s][0] for s in SIDES},
+        {s: goals[s][1] for s in SIDES},
+        {s: _length(scene, s, ("UpLeg", "Leg", "Foot")) for s in SIDES},
+        source.fps,
+    )
+    hips = hips - down[:, None] * torch.tensor([0.0, 0.0, 1.0], dtype=R.dtype)
+    for side in SIDES:
+        limb = [joints[side + part] for part in ("UpLeg", "Leg", "Foot")]
+        R = bent(scene.character, R, scene.placed(R, hips), limb, goals[side][0], _pole(scene, side + "Leg", (0.0, -1.0, 0.0)))
+        off = scene.placed(R, hips)[:, limb[2]] - goals[side][0]
+        reached[side + "Foot"] = float(off.norm(dim=-1).max())
+    if scene.options.hands != "off":
+        wrists = _hands(scene, scene.placed(R, hips), scaled)
+        for side in SIDES:
+            limb = [joints[side + part] for part in ("Arm", "ForeArm", "Hand")]
+            R = bent(scene.character, R, scene.placed(R, hips), limb, wrists[side], _pole(scene, side + "ForeArm", (0.0, 1.0, 0.0)))
+            reached[side + "Hand"] = float((scene.placed(R, hips)[:, limb[2]] - wrists[side]).norm(dim=-1).max())
+    R = twisted(scene.character, scene.mapping, scene.R_rest, scene.p_rest, R)
+    return R, scene.placed(R, hips), Fit(scene.scale, reached, float(down.max()))
+
+
+def _length(scene: _Scene, side: str, parts: tuple[str, str, str]) -> float:
+    a, b, c = (scene.centre[side + part] for part in parts)
+    return float((b - a).norm() + (c - b).norm())
+
+
+def _hips(scene: _Scene, R: Tensor, scaled: Scaling) -> Float[Tensor, "T 3"]:
+    """Where the hips joint must be so that the middle between the thighs' heads is where the performer's is, scaled, above the floor."""
+    source, joint = scene.source, scene.mapping.joints["Hips"]
+    middle = source.p[:, [source.at(s + "UpLeg") for s in SIDES]].mean(1)
+    own = sum((scene.centre[s + "UpLeg"] for s in SIDES), torch.zeros(3, dtype=R.dtype)) / 2 - scene.p_rest[joint]
+    return scaled(middle) - (R[:, joint] @ (scene.R_rest[joint].T @ own)[:, None])[..., 0]
+
+
+def _feet(scene: _Scene, R: Tensor, scaled: Scaling) -> dict[str, tuple[Tensor, Tensor]]:
+    """For each side where the ankle must be, and how much that matters: 1 on the floor, 0 well above it."""
+    source, goals = scene.source, {}
+    own = dict(zip(source.names, source.rest))
+    for n, side in enumerate(SIDES):
+        foot, ankle = scene.mapping.joints[side + "Foot"], source.at(side + "Foot")
+        theirs = soles(own[side + "Foot"], own.get(side + "ToeBase"), source.floor)
+        mine = soles(scene.centre[side + "Foot"], scene.centre.get(side + "ToeBase"), scene.floor)
+        R_foot = R[:, foot] @ scene.R_rest[foot].T
+        touching = scaled(source.p[:, ankle, None] + (source.R[:, ankle, None] @ theirs[..., None])[..., 0])
+        offsets = (R_foot[:, None] @ mine[..., None])[..., 0]
+        contacts = source.contacts[:, 2 * n : 2 * n + 2] if scene.options.plant else torch.zeros_like(source.contacts[:, :2])
+        goals[side] = standing(touching, offsets, contacts, source.fps)
+    return goals
+
+
+def _hands(scene: _Scene, p: Float[Tensor, "T J 3"], scaled: Scaling) -> dict[str, Float[Tensor, "T 3"]]:
+    """Where the wrists must be."""
+    source, joints = scene.source, scene.mapping.joints
+    if scene.options.hands == "world":
+        return {s: scaled(source.p[:, source.at(s + "Hand")]) for s in SIDES}
+    own = dict(zip(source.names, source.rest))
+    lines = [c[s + b] - c[s + a] for c in (own, scene.centre) for s in SIDES for a, b in (("Arm", "ForeArm"), ("ForeArm", "Hand"))]
+    lengths = [float(line.norm()) for line in lines]
+    spans = [sum(lengths[:4]) / 2, sum(lengths[4:]) / 2]
+    widths = [float((c["LeftArm"] - c["RightArm"]).norm()) / 2 for c in (own, scene.centre)]
+    size = (spans[1] + widths[1]) / (spans[0] + widths[0])
+    theirs = source.p[:, [source.at(s + "Arm") for s in SIDES]].mean(1)
+    mine = p[:, [joints[s + "Arm"] for s in SIDES]].mean(1)
+    return {s: mine + size * (source.p[:, source.at(s + "Hand")] - theirs) for s in SIDES}
+
+
+def _pole(scene: _Scene, part: str, way: tuple[float, float, float]) -> Float[Tensor, "T 3"]:
+    """Where a knee or an elbow points, were the limb straight: the part's own direction in the T-pose, turned with it."""
+    source = scene.source
+    return source.R[:, source.at(part)] @ scene.T_source[part].T @ torch.tensor(way, dtype=source.R.dtype)
+
+
+def _rooted(scene: _Scene, R: Tensor, p: Tensor) -> tuple[Float[Tensor, "T J 3 3"], Float[Tensor, "T J 3"]]:
+    """Joints above the hips put where the chosen root mode wants them; whoever copies another joint follows it."""
+    character, hips = scene.character, scene.mapping.joints["Hips"]
+    above = _line(character, hips)[1:]
+    level = torch.tensor([1.0, 1.0, 0.0], dtype=p.dtype)
+    path = p[:, hips] * level
+    if scene.options.root == "place":
+        p = p - (path - path[:1])[:, None]
+        path = path[:1].expand_as(path)
+    R_rest, p_rest = character.rest
+    R, p = R.clone(), p.clone()
+    for j in above:
+        moved = (path - (p_rest[hips] * level)) if scene.options.root != "hips" else torch.zeros_like(path)
+        R[:, j], p[:, j] = R_rest[j], p_rest[j] + moved
+    loose = [j for j in range(len(character)) if hips not in _line(character, j) and j not in above]
+    for j in loose:  # what hangs beside the hips keeps its rest below its parent
+        up = character.parents[j]
+        if up < 0:
+            R[:, j], p[:, j] = R_rest[j], p_rest[j]
+        else:
+            R[:, j] = R[:, up] @ character.R_parent_rest[j]
+            p[:, j] = p[:, up] + (R[:, up] @ character.offsets[j, :, None])[..., 0]
+    return R, p
