@@ -13,7 +13,7 @@ from calibration.camera_file import Entry, Source
 from calibration.cameras import Cameras, single
 from calibration.formats.fields import quaternion
 
-TOLERANCE = 0.02
+TOLERANCE = 0.01
 """px: how far the lens that stands in for Vicon's may be from it anywhere in the image."""
 
 
@@ -112,21 +112,24 @@ def inverse_radial(
     ideal = seen * (1 + (seen[:, None] ** torch.tensor([2, 4, 6]) @ powers))
     if bool((ideal.diff() <= 0).any()):
         raise entry.error(field, "folds the image over before its corner; calibrate this camera again with the wand out to the corners")
-    for terms in (3, 6):
-        k = _rational(seen, ideal, terms)
-        numerator, denominator = (1 + ideal[:, None] ** torch.tensor([2, 4, 6]) @ k[part] for part in (slice(0, 3), slice(3, 6)))
-        off = float((ideal * numerator / denominator - seen).abs().max()) * f
-        if off < TOLERANCE:
-            return torch.cat([k[:2], torch.zeros(2, dtype=torch.float64), k[2:]])
-    raise entry.error(
-        field, f"bends more than OpenCV's lens can follow (off by {off:.2g} px); export undistorted video and its calibration"
-    )
+    k = _rational(seen, ideal)
+    numerator, denominator = (1 + ideal[:, None] ** torch.tensor([2, 4, 6]) @ part for part in (k[:3], k[3:]))
+    off = float((ideal * numerator / denominator - seen).abs().max()) * f
+    if not off < TOLERANCE:
+        raise entry.error(field, f"bends more than OpenCV's lens can follow (off by {off:.2g} px); export undistorted video")
+    return torch.cat([k[:2], torch.zeros(2, dtype=torch.float64), k[2:]])
 
 
-def _rational(seen: Float[Tensor, "n"], ideal: Float[Tensor, "n"], terms: int) -> Float[Tensor, "6"]:
-    """k1 k2 k3 k4 k5 k6 of seen = ideal (1 + k1 r^2 + k2 r^4 + k3 r^6) / (1 + k4 r^2 + ...), least squares of the product form."""
+def _rational(seen: Float[Tensor, "n"], ideal: Float[Tensor, "n"]) -> Float[Tensor, "6"]:
+    """k1 k2 k3 k4 k5 k6 of seen = ideal (1 + k1 r^2 + k2 r^4 + k3 r^6) / (1 + k4 r^2 + ...), r = ideal.
+
+    Least squares of the product form, weighted anew by the denominator before (Sanathanan and Koerner 1963).
+    """
     scale = ideal[-1]
     r = (ideal / scale)[:, None] ** torch.tensor([2, 4, 6])
-    rows = torch.cat([ideal[:, None] * r, -seen[:, None] * r], -1)[:, :terms]
-    found = torch.linalg.lstsq(rows, (seen - ideal)[:, None], driver="gelsd").solution[:, 0]
-    return torch.nn.functional.pad(found, (0, 6 - terms)) / (scale ** torch.tensor([2, 4, 6])).repeat(2)
+    rows, goal = torch.cat([ideal[:, None] * r, -seen[:, None] * r], -1), (seen - ideal)[:, None]
+    weight, found = torch.ones_like(goal), torch.zeros(6, dtype=seen.dtype)
+    for _ in range(5):
+        found = torch.linalg.lstsq(rows * weight, goal * weight, rcond=1e-15, driver="gelsd").solution[:, 0]
+        weight = 1 / (1 + r @ found[3:, None])
+    return found / (scale ** torch.tensor([2, 4, 6])).repeat(2)
