@@ -169,6 +169,19 @@ def test_cameras_are_converted_to_the_format_of_the_name(footage, capsys):
     assert "docx" in capsys.readouterr().err
 
 
+def test_cameras_are_converted_to_a_kind_and_from_a_unit(footage, capsys):
+    from calibration.formats import read_cameras
+
+    there = read_cameras(footage / "cameras.yaml")
+    assert call("cameras", "convert", footage / "cameras.yaml", footage / "model", "--kind", "colmap") == 0
+    assert call("cameras", "convert", footage / "model", footage / "half.yaml", "--unit", "0.5") == 0
+    assert (read_cameras(footage / "half.yaml").position - there.position / 2).abs().max() < 1e-9
+    assert call("cameras", "convert", footage / "model", footage / "out", "--kind", "maya") == 2
+    assert "--kind maya: these are written: studio, pose2sim" in capsys.readouterr().err
+    assert call("cameras", "convert", footage / "model", footage / "out.yaml", "--unit", "0") == 2
+    assert "--unit 0: needs the length" in capsys.readouterr().err
+
+
 def test_a_missing_system_library_is_named_with_its_package():
     message = "ImportError: libGL.so.1: cannot open shared object file: No such file or directory"
     assert doctor.remedy_for(message, "cv2") == "apt-get install -y libgl1"
