@@ -18,6 +18,7 @@ from studio.actor import profile_file
 from studio.clock import FILE as SYNC_FILE
 from studio.clock import unlooked
 from studio.detect import DetectConfig, detect
+from studio.edits import FILE as EDITS_FILE
 from studio.export import ExportConfig, export
 from studio.fit import FitConfig, fit
 from studio.freshness import fresh, seal, unseal
@@ -109,12 +110,12 @@ def reads(take: Take, name: str, config: Any) -> list[Path]:
     given = [v for f in fields(config) if isinstance(v := getattr(config, f.name), Path) and v.exists()]
     cameras, notes = take.cameras_file, [p for p in sorted((take.folder / "notes").glob("*.json")) if p.stem != "report"]
     clocks = [p for p in makes(take, "sync") if p.exists()]  # takes from before this stage have none
-    profiles = [p for a in take.actors if (p := profile_file(take, a)).is_file()]
+    own = [p for p in (take.folder / EDITS_FILE, *(profile_file(take, a) for a in take.actors)) if p.is_file()]
     return {
         "detect": [*take.videos.values()],
         "sync": [keypoints, cameras, *take.videos.values()],
         "track": [keypoints, cameras, *clocks],
-        "fit": [take.tracks_file, keypoints, cameras, *clocks, *profiles],
+        "fit": [take.tracks_file, keypoints, cameras, *clocks, *own],
         "export": [*motions, take.tracks_file],
         "report": [*motions, take.tracks_file, keypoints, cameras, *clocks, *take.videos.values(), *notes],
     }[name] + given

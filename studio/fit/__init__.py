@@ -13,6 +13,7 @@ from rigs.body import Body
 from rigs.catalogue import open_body
 from rigs.rotation import log
 from studio.clock import footage
+from studio.edits import Edits
 from studio.fit.person import FitConfig, Fitted, Observed, fit_actor
 from studio.fit.profile import known_shape, learn_profile
 from studio.fit.stored_take import StoredTake
@@ -31,12 +32,15 @@ def fit(take: Take, config: FitConfig) -> Path:
     body, cameras = open_body(take.body), take.cameras()
     tracks = Tracks3D.load(take.tracks_file, slice(0, 1))
     frames = Tracks3D.count(take.tracks_file)
+    edits = Edits.load(take.folder, cameras.names, tracks.keypoints, tracks.actors)
     warnings: list[str] = []
     written: list[Path] = []
     begun = time.monotonic()
     with Progress(console=console, transient=True) as progress:
         for a, actor in enumerate(tracks.actors):
-            source = StoredTake(cameras, footage(take, cameras.names), take.tracks_file, a, frames)
+            source = StoredTake(
+                cameras, footage(take, cameras.names), take.tracks_file, a, frames, edits.of(actor), tracks.first_frame
+            )  # fmt: skip
             if not bool(source.coverage().any()):
                 warnings.append(
                     f"{actor}: no two cameras agree on this actor in any frame: no motion. Is everyone in view? See the overlays."

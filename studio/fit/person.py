@@ -70,12 +70,15 @@ class Observed:
     sigma: Float[Tensor, "C T K"]
     points: Float[Tensor, "T K 3"]
     """Triangulated, NaN where unknown."""
+    standing: Float[Tensor, "T 4"] | None = None
+    """What a person said of `contact.POINTS`: 1 planted, 0 free, NaN nothing."""
 
     def __len__(self) -> int:
         return len(self.points)
 
     def __getitem__(self, frames: slice | Tensor) -> Observed:
-        return replace(self, pixels=self.pixels[:, frames], sigma=self.sigma[:, frames], points=self.points[frames])
+        standing = None if self.standing is None else self.standing[frames]
+        return replace(self, pixels=self.pixels[:, frames], sigma=self.sigma[:, frames], points=self.points[frames], standing=standing)
 
     def coverage(self) -> Int[Tensor, "T"]:
         """How many keypoints have a 3D point in each frame."""
@@ -233,6 +236,9 @@ class Fitter:
             feet = self.model.place(state, shape).points[:, self.feet]
             contacts = contact.probability(feet, self.fps)
             on = contact.planted(contacts, self.fps)
+            if observed.standing is not None:
+                said = observed.standing.to(self.device)
+                on, contacts = torch.where(said.isnan(), on, said > 0.5), torch.where(said.isnan(), contacts, said)
             contacts = torch.where(on, contacts.clamp_min(0.51), contacts.clamp_max(0.49))  # above a half is what was held
             held = torch.full((len(state), len(self.names), 3), torch.nan, device=self.device)
             held[:, self.feet] = contact.anchors(feet, on)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -10,8 +10,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from calibration.cameras import Cameras
+from studio.edits import Edits
 from studio.fit.person import Observed
 from studio.values import Footage, Tracks3D
+
+AXES = (("pixels", 1), ("sigma", 1), ("points", 0), ("standing", 0))
+"""Where the frames are in each field of `Observed`."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,10 @@ class StoredTake:
     tracks_file: Path
     actor: int
     frames: int
+    edits: Edits = field(default_factory=Edits)
+    """Of this actor."""
+    first: int = 0
+    """The number of the first frame, as edits count."""
 
     def __len__(self) -> int:
         return self.frames
@@ -30,12 +38,20 @@ class StoredTake:
     def __getitem__(self, frames: slice | Tensor) -> Observed:
         if isinstance(frames, Tensor):
             parts = [self[slice(int(t), int(t) + 1)] for t in frames]
-            joined = {k: torch.cat([getattr(p, k) for p in parts], axis) for k, axis in (("pixels", 1), ("sigma", 1), ("points", 0))}
+            joined = {k: torch.cat([getattr(p, k) for p in parts], axis) for k, axis in AXES}
             return replace(parts[0], **joined)
         keypoints = self.footage.cut(frames)
         tracks = Tracks3D.load(self.tracks_file, frames)
-        pixels, sigma = tracks.observations(keypoints, self.actor)
-        return Observed(self.cameras, keypoints.keypoints, keypoints.network, keypoints.fps, pixels, sigma, tracks.points[:, self.actor])
+        seen = (*tracks.observations(keypoints, self.actor), tracks.points[:, self.actor])
+        first = self.first + (frames.start or 0)
+        for other, some in self.edits.partner(tracks.actors[self.actor], first, len(seen[2])):
+            partner = tracks.actors.index(other)
+            theirs = (*tracks.observations(keypoints, partner), tracks.points[:, partner])
+            for own, new, axis in zip(seen, theirs, (1, 1, 0)):
+                own.narrow(axis, some.start, some.stop - some.start).copy_(new.narrow(axis, some.start, some.stop - some.start))
+        pixels, sigma, points = self.edits.seen(self.cameras.names, keypoints.keypoints, first, *seen)
+        standing = self.edits.standing(first, len(points))
+        return Observed(self.cameras, keypoints.keypoints, keypoints.network, keypoints.fps, pixels, sigma, points, standing)
 
     def coverage(self) -> Int[Tensor, "T"]:
         """How many keypoints have a 3D point in each frame."""
