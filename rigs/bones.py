@@ -23,7 +23,7 @@ HELPERS = frozenset((
 """A joint with one of these words in its name is no part of a person but serves one."""
 PLAIN = frozenset((
     "jnt", "joint", "bone", "bind", "def", "skin", "sk", "bip001", "bip01", "biped", "mixamorig", "character1", "character", "valvebiped",
-    "rig", "j", "b", "c", "m",
+    "rig", "j", "b", "c", "m", "smplhf",
 ))  # fmt: skip
 """Words that say nothing."""
 WORDS = {
@@ -64,6 +64,8 @@ class Mapping:
     notes: tuple[str, ...] = ()
     served: dict[int, str] = field(default_factory=dict)
     """Twist joints -> the part whose twist they share."""
+    copies: dict[int, int] = field(default_factory=dict)
+    """Joints beside the body, for inverse kinematics in games -> the joint of the body that they follow."""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -96,7 +98,7 @@ def spelled(name: str) -> Spelled:
     plain = re.split(r"[:|]", name)[-1]
     plain = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", plain)
     words = [w for w in re.split(r"[^a-zA-Z0-9]+", plain.lower()) if w]
-    words = [w for word in words for w in re.findall(r"(?:bip\d+|finger\d|digit\d|character1)(?=\d|$)|[a-z]+|\d+", word)]
+    words = [w for word in words for w in re.findall(r"(?:finger|digit)\d(?!\d)|(?:bip\d+|character1)(?=\d|$)|[a-z]+|\d+", word)]
     side = ""
     for n, word in enumerate(words):
         for chosen, spellings in (("Left", ("left", "l", "lf", "lft")), ("Right", ("right", "r", "rt", "rgt"))):
@@ -118,6 +120,7 @@ def mapped(character: Character) -> Mapping:
     found = _by_name(character, names)
     notes: list[str] = []
     convention = _convention(character)
+    _from_limbs(character, names, found)
     if missing := [p for p in NEEDED if p not in found]:
         by_shape = _by_shape(character)
         if by_shape and all(p in by_shape for p in NEEDED):
@@ -130,7 +133,7 @@ def mapped(character: Character) -> Mapping:
     for j, part in zip(_spread(spine), ("Spine", "Spine1", "Spine2")):
         found[part] = j
     found |= _fingers(character, names, found)
-    return Mapping(found, spine, neck, convention, tuple(notes), _twists(character, names, found))
+    return Mapping(found, spine, neck, convention, tuple(notes), _twists(character, found), _copies(character))
 
 
 def _by_name(character: Character, names: list[Spelled]) -> dict[str, int]:
@@ -233,11 +236,38 @@ def _fingers(character: Character, names: list[Spelled], found: dict[str, int]) 
     return fingers
 
 
-def _twists(character: Character, names: list[Spelled], found: dict[str, int]) -> dict[int, str]:
+def _twists(character: Character, found: dict[str, int]) -> dict[int, str]:
     """Joints that share the twist of an upper or lower arm, thigh or shin."""
     limbs = {found[s + p]: s + p for s in SIDES for p in ("Arm", "ForeArm", "UpLeg", "Leg") if s + p in found}
     told = re.compile(r"twist|roll", re.IGNORECASE)
     return {j: limbs[up] for j, up in enumerate(character.parents) if up in limbs and told.search(character.joints[j])}
+
+
+def _copies(character: Character) -> dict[int, int]:
+    """Unreal's joints for inverse kinematics: `ik_hand_l` follows `hand_l`, `ik_hand_gun` the right hand."""
+    where = {name: j for j, name in enumerate(character.joints)}
+    pairs = {name: name.removeprefix("ik_") for name in where if name.startswith("ik_")} | {"ik_hand_gun": "hand_r"}
+    return {where[name]: where[target] for name, target in pairs.items() if name in where and target in where}
+
+
+def _from_limbs(character: Character, names: list[Spelled], found: dict[str, int]) -> None:
+    """Hips and head without a telling name (Rigify calls both "spine"): where the legs meet, and the end of the line above the arms."""
+
+    def meet(a: str, b: str) -> int | None:
+        if a not in found or b not in found:
+            return None
+        line = _above(character, found[b])[1:]
+        return next((j for j in _above(character, found[a])[1:] if j in line), None)
+
+    if "Hips" not in found and (hips := meet("LeftUpLeg", "RightUpLeg")) is not None:
+        found["Hips"] = hips
+    chest = meet("LeftArm", "RightArm")
+    if "Head" not in found and chest is not None:
+        at = chest
+        while up := [c for c in character.children[at] if not names[c].side and not names[c].helper]:
+            at = max(up, key=lambda c: len(_subtree(character, c)))
+        if at != chest:
+            found["Head"] = at
 
 
 def _by_shape(character: Character) -> dict[str, int]:

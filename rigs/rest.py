@@ -12,12 +12,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rigs import rotation
+from rigs.body import Shaped
 
 FINGERS = ("Index", "Middle", "Ring", "Pinky")
 Bone = Callable[[str, str], Tensor | None]
 """Vector between two joints of one side at rest, m; None where the skeleton lacks one."""
 NO_LENGTH = 1e-6
 """m."""
+EYE_AXIS = 0.03
+"""How far before an eye's centre its tip is put, m."""
 T_UNTIL, A_UNTIL = 20.0, 70.0
 """Upper arms hang below the level by at most so many degrees in a T-pose, in an A-pose."""
 
@@ -52,6 +55,26 @@ def pose_name(centre: Mapping[str, Float[Tensor, "3"]]) -> str:
     if worst < -T_UNTIL:
         return "arms up"
     return "T" if worst <= T_UNTIL else "A" if worst <= A_UNTIL else "arms down"
+
+
+def tips(shaped: Shaped) -> dict[str, Float[Tensor, "3"]]:
+    """Where the bone of each childless joint ends at rest, m: the farthest vertex the joint moves most; ahead of an eye.
+
+    A joint that moves no vertex gets half its parent's bone again.
+    """
+    skeleton, rest = shaped.body.skeleton, shaped.rest()
+    owner = shaped.body.skin.weights.argmax(-1)
+    ends: dict[str, Tensor] = {}
+    for j in (j for j in range(len(skeleton)) if j not in skeleton.parents):
+        centre, up = shaped.joints[j], shaped.joints[skeleton.parents[j]] if j else shaped.joints[j]
+        mine = rest[owner == j]
+        if skeleton.names[j].endswith("Eye"):
+            ends[skeleton.names[j]] = centre + centre.new_tensor([0, -EYE_AXIS, 0])
+        elif len(mine):
+            ends[skeleton.names[j]] = mine[(mine - centre).norm(dim=-1).argmax()]
+        else:
+            ends[skeleton.names[j]] = centre + (centre - up) / 2
+    return ends
 
 
 def _split(name: str) -> tuple[str | None, str]:

@@ -22,7 +22,7 @@ from rigs.body import Shaped
 from rigs.bones import NEEDED, SIDES, Mapping
 from rigs.characters.character import Character, Clip, relative
 from rigs.limbs import bent, lowering, soles, standing, twisted
-from rigs.rest import pose_name, t_turns
+from rigs.rest import pose_name, t_turns, tips
 from rigs.skeleton import HUMAN
 
 Hands = Literal["body", "world", "off"]
@@ -74,13 +74,10 @@ class Performed:
         """A person's local joint rotations (rad) and root positions (m), posed in double precision."""
         skeleton, joints = shaped.body.skeleton, shaped.joints.double()
         R, p = skeleton.forward(rotation.exp(rotations.double()), joints, translation.double())
-        rest, owner = shaped.rest().double(), shaped.body.skin.weights.argmax(-1)
-        tips = {}
-        for j in (j for j, n in enumerate(skeleton.names) if "Hand" in n and n.endswith("3")):
-            if len(mine := rest[owner == j]):
-                tips[skeleton.names[j]] = mine[(mine - joints[j]).norm(dim=-1).argmax()]
+        rest = shaped.rest().double()
+        ends = {name: tip.double() for name, tip in tips(shaped).items()}
         floor = float(rest[:, 2].min()) if len(rest) else float(joints[:, 2].min())
-        return cls(name, skeleton.names, joints, floor, tips, R, p, contacts.double(), fps, start, timecode)
+        return cls(name, skeleton.names, joints, floor, ends, R, p, contacts.double(), fps, start, timecode)
 
     def at(self, part: str) -> int:
         """Index of a joint."""
@@ -402,4 +399,6 @@ def _rooted(scene: _Scene, R: Tensor, p: Tensor) -> tuple[Float[Tensor, "T J 3 3
         else:
             R[:, j] = R[:, up] @ character.R_parent_rest[j]
             p[:, j] = p[:, up] + (R[:, up] @ character.offsets[j, :, None])[..., 0]
+        if j in scene.mapping.copies:
+            R[:, j], p[:, j] = R[:, scene.mapping.copies[j]], p[:, scene.mapping.copies[j]]
     return R, p
