@@ -34,9 +34,9 @@ def best_instant(views: BoardViews, c: int) -> int | None:
     return int((seen.sum(1) + 0.5 * span.prod(-1).clamp(min=0) / views.size[c].prod()).argmax())
 
 
-def board_picture(video: Path, views: BoardViews, c: int, b: int | None = None, width: int = 960) -> Image:
-    """What camera `c` saw at instant `b` (None: its best), scaled to `width` px: this instant's corners green, all others' yellow, red
-    where no corner was yet. Black where the camera has no such frame.
+def board_picture(video: Path, views: BoardViews, c: int, b: int | None = None, width: int = 960, others: bool = True) -> Image:
+    """What camera `c` saw at instant `b` (None: its best), scaled to `width` px: this instant's corners green; with `others` all other
+    instants' yellow, and red where no corner was yet. Black where the camera has no such frame.
     """
     b = best_instant(views, c) if b is None else b
     number = int(views.instants[c, b]) if b is not None else max(int(views.instants[c].max()) // 2, 0)
@@ -44,8 +44,9 @@ def board_picture(video: Path, views: BoardViews, c: int, b: int | None = None, 
     image = still(video, number) if number >= 0 else np.zeros((high, wide, 3), np.uint8)
     scale = width / wide
     image = cv2.resize(image, (width, round(high * scale)), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    image = _with_empty_cells(image, coverage_map(views.pixels[c], views.size[c]).numpy())
-    _dots(image, _scaled(views.pixels[c].flatten(0, 1).numpy(), scale), 2, BEFORE)
+    if others:
+        image = _with_empty_cells(image, coverage_map(views.pixels[c], views.size[c]).numpy())
+        _dots(image, _scaled(views.pixels[c].flatten(0, 1).numpy(), scale), 2, BEFORE)
     if b is not None:
         _dots(image, _scaled(views.pixels[c, b].numpy(), scale), 5, FOUND)
     return image

@@ -198,6 +198,25 @@ def solved(
         return fit, None, ""
 
 
+def resting(found: Found, fit: RigFit, still: float = 0.002) -> list[int]:
+    """Numbers of the instants at which the board lies still: moved less than `still` m since the solved instant before, and to the next.
+
+    Where it lay on the floor is among them, most often last.
+    """
+    at = fit.board_position.isfinite().all(-1).nonzero()[:, 0]
+    corners = torch.einsum("bij,nj->bni", fit.R_world_board[at], found.views.board.points()) + fit.board_position[at, None]
+    calm = (corners.diff(dim=0).norm(dim=-1).amax(1) < still) & (at.diff() == 1)
+    both = torch.cat([calm[:1], calm[:-1] & calm[1:], calm[-1:]]) if len(calm) else calm
+    return [found.number(b) for b in at[: len(both)][both].tolist()]
+
+
+def source(found: Found) -> str:
+    """What a calibration was made from, in words."""
+    board = found.views.board
+    squares = f"squares of {1000 * board.square:g} mm"
+    return f"{len(found.views.cameras)} clips of a {board.kind} board of {board.columns} x {board.rows}, {squares}"
+
+
 def nowhere(fit: RigFit) -> Placed:
     """The rig in the anchor camera's own world, and what there is to say of that."""
     sentence = f"The world is camera {fit.anchor}'s: where the floor is, is not known."

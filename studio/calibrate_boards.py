@@ -79,8 +79,7 @@ def calibrate_from_boards(
         _refused(target, rig.gates)
         return 2
     cameras, gates, marks = _in_world(found, rig, floor, world)
-    source = f"{len(videos)} clips of a {board.kind} board of {board.columns} x {board.rows}, squares of {1000 * board.square:g} mm"
-    steps.write(target, cameras, board, gates, accept, replace(rig.account, marks=marks) if rig.account else None, source)
+    steps.write(target, cameras, board, gates, accept, replace(rig.account, marks=marks) if rig.account else None, steps.source(found))
     _tell(target, gates, rig.fit, rig.held, board, time.monotonic() - begun)
     return 0 if accept or passed(gates) else 2
 
