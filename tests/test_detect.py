@@ -14,7 +14,9 @@ from studio.detect import DetectConfig, detect
 from studio.detect import mediapipe as detectors
 from studio.detect.landmarks import COARSE_HAND, FACE_MESH, HandSight, Sight, whole_body
 from studio.detect.mediapipe import Holistic, Mediapipe
-from studio.detect.regions import Region, crop, halvings, paste, to_image
+from studio.detect.networks import Networks
+from studio.detect.parts import face_of
+from studio.detect.regions import Region, around_body, around_face, crop, halvings, paste, to_image
 from studio.take import Take
 from studio.values import Keypoints2D
 from studio.video import VideoWriter, frames
@@ -121,6 +123,20 @@ def test_where_no_hand_was_found_the_body_lends_coarse_knuckles():
     assert sight.sigma[K["right_forefinger1"]] > 2 * sight.sigma[K["left_forefinger1"]]
     assert np.isnan(sight.pixels[K["right_forefinger4"]]).all() and (sight.pixels[K["left_forefinger4"]] == 400).all()
     assert np.allclose(sight.skeleton[K["left_pinky_finger4"]], world[15])
+
+
+@pytest.mark.parametrize("down", [-0.3, 0.2, 0.35])
+def test_a_face_that_slipped_off_the_eyes_is_put_back(down):
+    """Its network is as sure of itself there; the body knows better where eyes and mouth are."""
+    image = cv2.cvtColor(cv2.imread(str(PORTRAIT)), cv2.COLOR_BGR2RGB)
+    networks, pyramid = Networks(), halvings(image)
+    whole = Region((image.shape[1] - 1) / 2, (image.shape[0] - 1) / 2, float(max(image.shape)), 0.0)
+    ((_, person),) = networks.people(pyramid, whole, 0.5)[:1]
+    body = networks.pose(pyramid, around_body(person[2], person[3]))
+    right = face_of(networks, pyramid, body, None)
+    region = around_face(right.points)
+    again = face_of(networks, pyramid, body, region.shifted(down))
+    assert np.linalg.norm(again.points - right.points, axis=1).mean() < 0.03 * region.size
 
 
 # --- real networks on real images

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from jaxtyping import Float
 
 from studio.detect.landmarks import SIDES, FaceSight, HandSight, pixels_per_metre
 from studio.detect.networks import Networks, PoseSight
@@ -25,8 +26,12 @@ PRESENT, SURE = 0.5, 0.9
 """Presence that a network must state for its hand or face to be believed, and from which nothing better is looked for."""
 ARM = {"left": (13, 15, 17, 19), "right": (14, 16, 18, 20)}
 """Pose landmarks: elbow, wrist, pinky and index knuckle."""
-FOREARM, HAND_REACH, HEAD_REACH = 0.26, 0.13, 0.16
-"""m: an adult's forearm; how far a hand's root may lie from the body's wrist, and a face's middle from the body's nose."""
+FOREARM, HAND_REACH = 0.26, 0.13
+"""m: an adult's forearm; how far a hand's root may lie from the body's wrist."""
+FACE_APART, FACE_CLOSE = 0.04, 0.02
+"""m: how far a face's eyes, nose and mouth may lie from the body's, and from where nothing better is looked for."""
+FEATURES = {0: (4,), 2: (362, 263), 5: (33, 133), 9: (291,), 10: (61,)}
+"""Pose landmark of nose, left and right eye, left and right corner of the mouth -> vertices of the face mesh around it."""
 SMALLEST = 12.0
 """px: the side of a region below which there is nothing to see."""
 
@@ -114,19 +119,25 @@ def _stretch(hand: HandSight, body: PoseSight, side: str) -> float:
 
 
 def face_of(networks: Networks, pyramid: list[Array], body: PoseSight, before: Region | None) -> FaceSight | None:
-    """The face, where it is seen and belongs to the body."""
-    best: FaceSight | None = None
+    """The face, where it is seen and lies on the body's own eyes, nose and mouth: its network is just as sure of eyes on a mouth."""
+    best: tuple[float, FaceSight] | None = None
     scale = pixels_per_metre(body.points, body.world)
     for region in _face_regions(networks, pyramid, body, before):
         if not SMALLEST < region.size < 4 * max(pyramid[0].shape[:2]):
             continue
         presence, points = networks.face(pyramid, region)
-        near = np.linalg.norm(points.mean(0) - body.points[0]) < HEAD_REACH * scale
-        if presence >= PRESENT and near and (best is None or presence > best.presence):
-            best = FaceSight(presence, points, region.size)
-        if best is not None and best.presence >= SURE:
+        apart = _apart(points, body) / scale
+        if presence >= PRESENT and apart < FACE_APART and (best is None or apart < best[0]):
+            best = (apart, FaceSight(presence, points, region.size))
+        if best is not None and best[1].presence >= SURE and best[0] < FACE_CLOSE:
             break
-    return best
+    return best[1] if best else None
+
+
+def _apart(mesh: Float[Array, "468 2"], body: PoseSight) -> float:
+    """px between the face's and the body's idea of eyes, nose and corners of the mouth."""
+    own = np.stack([mesh[list(vertices)].mean(0) for vertices in FEATURES.values()])
+    return float(np.linalg.norm(own - body.points[list(FEATURES)], axis=1).mean())
 
 
 def _face_regions(networks: Networks, pyramid: list[Array], body: PoseSight, before: Region | None) -> Iterator[Region]:
@@ -137,6 +148,13 @@ def _face_regions(networks: Networks, pyramid: list[Array], body: PoseSight, bef
     if head.size > SMALLEST:
         for _, keypoints in networks.faces(pyramid, head, 0.5)[:2]:
             yield around_eyes_and_mouth(keypoints)
+            yield around_eyes_and_mouth(np.concatenate([np.zeros((2, 2)), _like_a_found_face(body)]))
+
+
+def _like_a_found_face(body: PoseSight) -> Float[Array, "6 2"]:
+    """The body's right and left eye, nose, middle of the mouth, right and left ear."""
+    p = body.points
+    return np.stack([p[5], p[2], p[0], (p[9] + p[10]) / 2, p[8], p[7]])
 
 
 def next_regions(hands: dict[str, HandSight], face: FaceSight | None) -> tuple[dict[str, Region], Region | None]:
