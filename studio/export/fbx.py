@@ -47,7 +47,7 @@ SEPARATOR = "\0\1"
 
 
 @dataclass
-class _Scene:
+class Objects:
     """Objects and who belongs to whom, while they grow."""
 
     objects: Node = field(default_factory=lambda: Node("Objects"))
@@ -69,7 +69,7 @@ class _Scene:
 
 def write(path: Path, character: Character, clip: str = "take") -> Path:
     """Write one character's animation as one take called `clip` that starts at time 0."""
-    scene = _Scene()
+    scene = Objects()
     frames = np.arange(len(character.root))
     ticks = np.array([round(f * TICKS / character.fps) for f in frames.tolist()], dtype=np.int64)
     joints = _skeleton(scene, character)
@@ -78,7 +78,7 @@ def write(path: Path, character: Character, clip: str = "take") -> Path:
     _skin(scene, character, mesh, joints, drawn, geometry)
     channels = _face_shapes(scene, mesh, character.shaped.body.expression_names, geometry)
     _animate(scene, character, clip, ticks, joints, channels)
-    tops = [*_head(path, character, clip, ticks), _definitions(scene), scene.objects, scene.connections, _takes(clip, ticks)]
+    tops = [*head(path, character.fps, clip, ticks), definitions(scene), scene.objects, scene.connections, takes(clip, ticks)]
     save(path, tops)
     return path
 
@@ -88,7 +88,7 @@ def _vector(name: str, values: list[float]) -> tuple[Any, ...]:
     return (name, name, "", "A", *values) if name.startswith("Lcl") else (name, "Vector3D", "Vector", "", *values)
 
 
-def _model(scene: _Scene, name: str, kind: str, place: list[float]) -> int:
+def _model(scene: Objects, name: str, kind: str, place: list[float]) -> int:
     this, model = scene.object("Model", name, "Model", kind)
     model.fill(Version=Int(232)).settings(
         ("RotationActive", "bool", "", "", Int(1)),
@@ -104,7 +104,7 @@ def _model(scene: _Scene, name: str, kind: str, place: list[float]) -> int:
     return this
 
 
-def _skeleton(scene: _Scene, character: Character) -> list[int]:
+def _skeleton(scene: Objects, character: Character) -> list[int]:
     models: list[int] = []
     for name, up, offset in zip(character.skeleton.names, character.skeleton.parents, (character.offsets * CENTIMETRES).tolist()):
         attribute, node = scene.object("NodeAttribute", name, "NodeAttribute", "LimbNode")
@@ -121,7 +121,7 @@ def _layer(geometry: Node, kind: str, mapping: str, reference: str, **arrays: An
     element.fill(MappingInformationType=mapping, ReferenceInformationType=reference, **arrays)
 
 
-def _mesh(scene: _Scene, actor: str, mesh: Mesh) -> tuple[int, int]:
+def _mesh(scene: Objects, actor: str, mesh: Mesh) -> tuple[int, int]:
     """Ids of the mesh's model and its geometry."""
     geometry, node = scene.object("Geometry", f"{actor}_mesh", "Geometry", "Mesh")
     corners = mesh.triangles.numpy().astype(np.int32)
@@ -161,7 +161,7 @@ def _matrix(M: Float[Tensor, "4 4"]) -> np.ndarray:
     return _flat(scaled.T.contiguous())
 
 
-def _skin(scene: _Scene, character: Character, mesh: Mesh, joints: list[int], drawn: int, geometry: int) -> None:
+def _skin(scene: Objects, character: Character, mesh: Mesh, joints: list[int], drawn: int, geometry: int) -> None:
     skin, node = scene.object("Deformer", f"{character.actor}_skin", "Deformer", "Skin")
     node.fill(Version=Int(101), Link_DeformAcuracy=50.0)  # the format's own spelling
     scene.connect(skin, geometry)
@@ -181,7 +181,7 @@ def _skin(scene: _Scene, character: Character, mesh: Mesh, joints: list[int], dr
         scene.connect(joints[j], cluster)
 
 
-def _face_shapes(scene: _Scene, mesh: Mesh, names: tuple[str, ...], geometry: int) -> list[int]:
+def _face_shapes(scene: Objects, mesh: Mesh, names: tuple[str, ...], geometry: int) -> list[int]:
     """Ids of the channels whose percentage drives each face shape."""
     if not names:
         return []
@@ -208,30 +208,45 @@ def _face_shapes(scene: _Scene, mesh: Mesh, names: tuple[str, ...], geometry: in
     return channels
 
 
-def _animate(scene: _Scene, character: Character, clip: str, ticks: np.ndarray, joints: list[int], channels: list[int]) -> None:
-    stack, node = scene.object("AnimationStack", clip, "AnimStack")
-    node.settings(*((name, "KTime", "Time", "", int(value)) for name, value in _span("Local", ticks) + _span("Reference", ticks)))
-    layer, _ = scene.object("AnimationLayer", "BaseLayer", "AnimLayer")
-    scene.connect(layer, stack)
-
-    def curves(target: int, field_name: str, short: str, values: dict[str, np.ndarray]) -> None:
-        group, node = scene.object("AnimationCurveNode", short, "AnimCurveNode")
-        node.settings(*((f"d|{axis}", "Number", "", "A", float(v[0])) for axis, v in values.items()))
-        scene.connect(group, layer)
-        scene.connect(group, target, field_name)
-        for axis, v in values.items():
-            scene.connect(_curve(scene, ticks, v), group, f"d|{axis}")
-
+def _animate(scene: Objects, character: Character, clip: str, ticks: np.ndarray, joints: list[int], channels: list[int]) -> None:
+    curves = Curves.of(scene, clip, ticks)
     root = (character.root * CENTIMETRES).numpy()
-    curves(joints[0], "Lcl Translation", "T", dict(zip("XYZ", root.T)))
+    curves.on(joints[0], "Lcl Translation", "T", dict(zip("XYZ", root.T)))
     zyx = torch.rad2deg(euler.unrolled(character.R_parent_joint, "ZYX")).numpy()
     for j, joint in enumerate(joints):
-        curves(joint, "Lcl Rotation", "R", {axis: zyx[:, j, "ZYX".index(axis)] for axis in "XYZ"})
+        curves.on(joint, "Lcl Rotation", "R", {axis: zyx[:, j, "ZYX".index(axis)] for axis in "XYZ"})
     for channel, weight in zip(channels, character.expression.T.numpy()):
-        curves(channel, "DeformPercent", "DeformPercent", {"DeformPercent": 100 * weight})
+        curves.on(channel, "DeformPercent", "DeformPercent", {"DeformPercent": 100 * weight})
 
 
-def _curve(scene: _Scene, ticks: np.ndarray, values: np.ndarray) -> int:
+@dataclass(frozen=True)
+class Curves:
+    """One take of one layer that grows curve by curve."""
+
+    scene: Objects
+    layer: int
+    ticks: np.ndarray
+
+    @classmethod
+    def of(cls, scene: Objects, clip: str, ticks: np.ndarray) -> Curves:
+        """A new take called `clip` with keys at these times."""
+        stack, node = scene.object("AnimationStack", clip, "AnimStack")
+        node.settings(*((name, "KTime", "Time", "", int(value)) for name, value in span("Local", ticks) + span("Reference", ticks)))
+        layer, _ = scene.object("AnimationLayer", "BaseLayer", "AnimLayer")
+        scene.connect(layer, stack)
+        return cls(scene, layer, ticks)
+
+    def on(self, target: int, field_name: str, short: str, values: dict[str, np.ndarray]) -> None:
+        """Animate a property of an object: a value per key for each of its axes."""
+        group, node = self.scene.object("AnimationCurveNode", short, "AnimCurveNode")
+        node.settings(*((f"d|{axis}", "Number", "", "A", float(v[0])) for axis, v in values.items()))
+        self.scene.connect(group, self.layer)
+        self.scene.connect(group, target, field_name)
+        for axis, v in values.items():
+            self.scene.connect(keyed(self.scene, self.ticks, v), group, f"d|{axis}")
+
+
+def keyed(scene: Objects, ticks: np.ndarray, values: np.ndarray) -> int:
     """A linear curve with a key on every frame; one key where nothing changes."""
     this, node = scene.object("AnimationCurve", "", "AnimCurve")
     count = 1 if float(np.ptp(values)) == 0.0 else len(ticks)
@@ -242,11 +257,12 @@ def _curve(scene: _Scene, ticks: np.ndarray, values: np.ndarray) -> int:
     return this
 
 
-def _span(kind: str, ticks: np.ndarray) -> list[tuple[str, int]]:
+def span(kind: str, ticks: np.ndarray) -> list[tuple[str, int]]:
+    """First and last key as two settings."""
     return [(f"{kind}Start", int(ticks[0])), (f"{kind}Stop", int(ticks[-1]))]
 
 
-def _head(path: Path, character: Character, clip: str, ticks: np.ndarray) -> list[Node]:
+def head(path: Path, fps: float, clip: str, ticks: np.ndarray) -> list[Node]:
     """Everything before the objects: who wrote it, axes, unit, rate."""
     header = Node("FBXHeaderExtension").fill(FBXHeaderVersion=Int(1003), FBXVersion=Int(VERSION), EncryptionType=Int(0))
     moment = dict(Year=1970, Month=1, Day=1, Hour=10, Minute=0, Second=0, Millisecond=0)
@@ -260,7 +276,7 @@ def _head(path: Path, character: Character, clip: str, ticks: np.ndarray) -> lis
         ("Original|ApplicationName", "KString", "", "", "mocap-studio"),
         ("Original|FileName", "KString", "", "", path.name),
     )
-    rate = next((mode for fps, mode in TIME_MODES.items() if abs(fps - character.fps) < 1e-4), CUSTOM_RATE)
+    rate = time_mode(fps)
     axes = {
         "UpAxis": 1,
         "UpAxisSign": 1,
@@ -279,8 +295,8 @@ def _head(path: Path, character: Character, clip: str, ticks: np.ndarray) -> lis
             ("UnitScaleFactor", "double", "Number", "", 1.0),
             ("OriginalUnitScaleFactor", "double", "Number", "", 1.0),
             ("TimeMode", "enum", "", "", Int(rate)),
-            *((name, "KTime", "Time", "", value) for name, value in _span("TimeSpan", ticks)),
-            ("CustomFrameRate", "double", "Number", "", float(character.fps)),
+            *((name, "KTime", "Time", "", value) for name, value in span("TimeSpan", ticks)),
+            ("CustomFrameRate", "double", "Number", "", float(fps)),
         )
     )
     documents = Node("Documents").fill(Count=Int(1))
@@ -297,7 +313,13 @@ def _head(path: Path, character: Character, clip: str, ticks: np.ndarray) -> lis
     ]
 
 
-def _definitions(scene: _Scene) -> Node:
+def time_mode(fps: float) -> int:
+    """FBX's number for a frame rate."""
+    return next((mode for rate, mode in TIME_MODES.items() if abs(rate - fps) < 1e-4), CUSTOM_RATE)
+
+
+def definitions(scene: Objects) -> Node:
+    """How many objects of each kind there are."""
     counts = Counter(node.name for node in scene.objects.children)
     table = Node("Definitions").fill(Version=Int(100), Count=Int(1 + counts.total()))
     for kind, count in {"GlobalSettings": 1, **counts}.items():
@@ -305,7 +327,8 @@ def _definitions(scene: _Scene) -> Node:
     return table
 
 
-def _takes(clip: str, ticks: np.ndarray) -> Node:
+def takes(clip: str, ticks: np.ndarray) -> Node:
+    """The old table of takes, which some readers still look into."""
     takes = Node("Takes").fill(Current=clip)
     entry = takes.add("Take", clip).fill(FileName=f"{clip.replace(' ', '_')}.tak")
     entry.add("LocalTime", int(ticks[0]), int(ticks[-1]))
