@@ -85,12 +85,14 @@ def judge(
     """
     if fit is None:
         gates = list(judge_views(views, lenses))
-        if passed(gates):
+        if passed(gates) and "does not join" in refusal:  # they see it at the same instants, and place it differently
+            gates.append(_disagreeing(refusal))
+        elif passed(gates):
             gates.append(Gate("rig", "fail", float("nan"), float("nan"), f"No rig fits these views: {refusal}", "Film the board again."))
         return tuple(gates)
     gates = [_resolution(views, lenses), _seen(views)] if lenses else [_seen(views)]
     gates += [_links(fit), _still(fit, views), _in_step(fit), *_foretold(views, held)]
-    gates += [_lens(fit, lenses), _places(fit), _scale(views, fit.cameras)]
+    gates += [_lens(fit, lenses), _places(fit), _scale(views, fit.cameras, bool(distances))]
     if any(bool(lens.covariance.any()) for lens in lenses):
         gates.append(_tilt(views, fit))
     gates += [_distance(d, fit.cameras) for d in distances]
@@ -102,7 +104,10 @@ def judge_views(views: BoardViews, lenses: Sequence[LensFit]) -> tuple[Gate, ...
     """The verdict on board views before there is a rig; `lenses` may be missing."""
     if not lenses:
         return _seen(views), _shared(views)
-    return _resolution(views, lenses), _seen(views), _shared(views), _front(views, lenses)
+    size = _resolution(views, lenses)
+    if size.verdict == "fail":  # poses by such a lens would say nothing
+        return size, _seen(views), _shared(views)
+    return size, _seen(views), _shared(views), _front(views, lenses)
 
 
 def _resolution(views: BoardViews, lenses: Sequence[LensFit]) -> Gate:
@@ -227,6 +232,13 @@ def _in_step(fit: RigFit) -> Gate:
     return Gate("in step", grade, value, REJECTED[1], sentence, remedy)
 
 
+def _disagreeing(refusal: str) -> Gate:
+    """Before there is a rig: cameras that share the board at enough instants, but do not agree where it then is."""
+    sentence = f"Cameras that see the board together do not agree where it is: {refusal}."
+    remedy = "Do their files begin at one moment (else give --instants), did one move, is each file its own camera's?"
+    return Gate("in step", "fail", float("nan"), REJECTED[1], sentence, remedy)
+
+
 def _foretold(views: BoardViews, held: HeldOut | None) -> list[Gate]:
     if held is None:
         sentence = "Too few instants to hold some out and check the rig by them."
@@ -314,13 +326,14 @@ def _tilt(views: BoardViews, fit: RigFit) -> Gate:
     )
 
 
-def _scale(views: BoardViews, cameras: Cameras) -> Gate:
-    """Whether sizes are those of a room: a square stated in the wrong unit makes them tenfold."""
+def _scale(views: BoardViews, cameras: Cameras, checked: bool) -> Gate:
+    """Whether sizes are those of a room: a square stated in the wrong unit makes them tenfold. `checked`: a tape tells less."""
     far, side = float(torch.pdist(cameras.position).max()), views.board.square
     (low, high), (least, most) = SIZES
     told = f"The cameras are up to {far:.2f} m apart by the stated square of {1000 * side:g} mm."
     if least <= far <= most and SQUARES[0] <= side <= SQUARES[1]:
-        fine = low <= far <= high
+        fine = low <= far <= high and checked
+        told += "" if checked else " Nothing else tells whether that was measured rightly."
         remedy = "" if fine else "Measure one square with a ruler, and the distance of two cameras for --distance."
         return Gate("scale", "pass" if fine else "warn", far, most, told, remedy)
     return Gate("scale", "fail", far, most, f"{told} That is no room.", "Measure one square and state its unit (54mm, not 54cm).")
@@ -354,8 +367,8 @@ def _names(cameras: Cameras, before: Cameras | None) -> list[Gate]:
     common = [n for n in cameras.names if before is not None and n in before.names]
     if before is None or len(common) < 3:
         return []
-    now, then = cameras[common].position, before[common].position
-    extent = float(torch.pdist(then).max())
+    now, then = cameras[common], before[common]
+    extent = float(torch.pdist(then.position).max())
     same = _unlike(now, then) / extent
     best, pair = same, None
     for i in range(len(common)):
@@ -372,6 +385,13 @@ def _names(cameras: Cameras, before: Cameras | None) -> list[Gate]:
     return [Gate("names", "pass", same, 0.02, "No two cameras have changed places since the earlier calibration.")]
 
 
-def _unlike(a: Float[Tensor, "C 3"], b: Float[Tensor, "C 3"]) -> float:
-    """Root mean square difference of all distances within two sets of points, m; frames do not matter."""
-    return float((torch.pdist(a) - torch.pdist(b)).square().mean().sqrt())
+def _unlike(a: Cameras, b: Cameras) -> float:
+    """How far two rigs are from each other when laid upon each other, turned but not stretched, m: the root mean square distance of their
+    cameras' centres and of points ahead and beside them, as far as the rig is wide. So a rig that looks the same mirrored is told too.
+    """
+    reach = float(torch.pdist(b.position).max())
+    x, y = (torch.cat([c.position, *(c.position + reach * c.R_camera_world[:, i] for i in (0, 2))]) for c in (a, b))
+    x, y = x - x.mean(0), y - y.mean(0)
+    U, _, Vt = torch.linalg.svd(y.mT @ x)
+    R = U @ torch.diag(torch.stack([U.new_ones(()), U.new_ones(()), torch.linalg.det(U @ Vt).sign()])) @ Vt
+    return float((x @ R.mT - y).square().sum(1).mean().sqrt())

@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from calibration.board import Board
 from calibration.boards import BoardViews
@@ -22,8 +20,7 @@ from calibration.gates import Gate, passed, save_gates
 from calibration.held_out import HeldOut, held_out
 from calibration.intrinsics import LensFit, calibrate_lens
 from calibration.quality import Distance, judge, judge_floor
-from calibration.triangulate import Points, triangulate
-from calibration.world import Move, from_board, from_marks
+from calibration.world import Move, from_board
 from studio.boards import find_in_videos, read_instants
 from studio.calibration_report import Account, account_of_boards, write_report
 from studio.pairing import video_files
@@ -32,9 +29,6 @@ from studio.video import probe
 
 INSTANTS = 400
 """The board is looked for at about so many instants at most."""
-
-CLICK = 1.5
-"""Standard deviation of a click on a picture along each axis, px."""
 
 Told = Callable[[float, str], None]
 """Hears how far a step is (0 to 1) and what it is doing. What it raises ends the step, so that a user can stop it."""
@@ -146,8 +140,8 @@ def _known_lens(given: Cameras, file: Path | None, name: str, views: BoardViews)
     wide, high = views.size[views.cameras.index(name)].long().tolist()
     try:
         camera = adapt_to_video(given[name], wide, high)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+    except ValueError:
+        camera = given[name]  # the gate of resolutions says what is the matter
     nothing, B = torch.zeros(12, 12, dtype=torch.float64), views.pixels.shape[1]
     unknown = torch.full((B, 3, 3), torch.nan, dtype=torch.float64)
     none = torch.zeros(B, dtype=torch.bool)
@@ -177,6 +171,8 @@ def solve(
     refusal = next((lens for lens in found.values() if isinstance(lens, str)), "")
     if refusal:
         return Rig(None, None, judge(views, [], None, None, refusal, distances, before))
+    if any(not torch.equal(lens.size.to(views.size), size) for lens, size in zip(fits, views.size)):
+        return Rig(None, None, judge(views, fits, None, None, "a lens is for other images", distances, before))
     fit, held, refusal = solved(views, fits, same_footage, told)
     gates = judge(views, fits, fit, held, refusal, distances, before)
     return Rig(fit, held, gates, None if fit is None else account_of_boards(views, fits, fit, held, gates))
@@ -227,23 +223,9 @@ def nowhere(fit: RigFit) -> Placed:
 
 def on_board(fit: RigFit, b: int, height: float = 0.0) -> Placed:
     """The rig in the world of the board as it lay at the b-th instant, the floor `height` m below its print."""
-    return _placed(fit, from_board(fit.R_world_board[b], fit.board_position[b], height))
-
-
-def on_marks(fit: RigFit, marks: Float[Tensor, "N 3"]) -> Placed:
-    """The rig in the world of marks on the floor (m, in the rig's own world): the first is the origin, x goes towards the second."""
-    return _placed(fit, from_marks(marks, fit.cameras))
-
-
-def _placed(fit: RigFit, move: Move) -> Placed:
+    move = from_board(fit.R_world_board[b], fit.board_position[b], height)
     cameras = move.cameras(fit.cameras)
     return Placed(move, cameras, judge_floor(cameras))
-
-
-def marks(cameras: Cameras, clicks: Float[Tensor, "C N 2"]) -> Points:
-    """N marks in the world (m), from the pixels at which a person sees them in two cameras or more; NaN where not clicked."""
-    sigma = torch.where(clicks.isfinite().all(-1), CLICK, torch.nan).to(torch.float64)
-    return triangulate(cameras, clicks.to(torch.float64), sigma, robust=False, dtype=torch.float64)
 
 
 def write(

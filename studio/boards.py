@@ -24,6 +24,11 @@ from studio.freshness import stamp
 from studio.stored import Stored
 from studio.video import BrokenVideo, frames, probe
 
+
+class NotSeen(ValueError):
+    """No camera sees the board; in words why."""
+
+
 STRETCH = 150
 """Frames that one worker looks at before it takes the next stretch."""
 SAMPLES = 3
@@ -215,19 +220,27 @@ def _joined(parts: Sequence[BoardViews], names: tuple[str, ...]) -> BoardViews:
     return BoardViews(names, all_of("size"), parts[0].board, *columns)
 
 
-def _tell(views: BoardViews, videos: Mapping[str, Path], kept: int) -> None:
-    """One line of numbers; what is the matter with cameras that saw nothing, as a `ValueError` where none saw anything."""
-    seen = views.seen().sum(1).tolist()
-    blind = [n for n, count in zip(videos, seen) if not count]
-    why = ""
-    if blind:
-        row = views.instants[list(videos).index(blind[0])]
-        row = row[row >= 0]
+def why_unseen(views: BoardViews, videos: Mapping[str, Path], most: int = 2) -> dict[str, str]:
+    """For the first `most` cameras that never see the board, what is the matter with their pictures, in words."""
+    found = {}
+    blind = [c for c in range(len(videos)) if not bool(views.seen()[c].any())]
+    for c, name in enumerate(videos):
+        if c not in blind[:most]:
+            continue
+        row = views.instants[c][views.instants[c] >= 0]
         some = row[torch.linspace(0, len(row) - 1, min(SAMPLES, len(row))).long()].tolist() if len(row) else []
-        images = [image for n in some for _, image in _images(_Stretch(blind[0], videos[blind[0]], (n,)))]
-        why = why_not_found(images, views.board)
+        images = [image for n in some for _, image in _images(_Stretch(name, videos[name], (n,)))]
+        found[name] = why_not_found(images, views.board)
+    return found
+
+
+def _tell(views: BoardViews, videos: Mapping[str, Path], kept: int) -> None:
+    """One line of numbers; what is the matter with cameras that saw nothing, as a `NotSeen` where none saw anything."""
+    seen = views.seen().sum(1).tolist()
+    blind = [name for name, count in zip(videos, seen) if not count]
+    why = "; ".join(why_unseen(views, videos, most=1).values())
     if len(blind) == len(videos):
-        raise ValueError(f"{videos[blind[0]]}: the board is seen in no frame: {why}")
+        raise NotSeen(f"{videos[blind[0]]}: the board is seen in no frame: {why}")
     counts = ", ".join(f"{n} {count}" for n, count in zip(videos, seen))
     before = f" ({kept} cameras as before)" if kept else ""
     console = Console()

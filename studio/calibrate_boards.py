@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from calibration.extrinsics import RigFit
 from calibration.formats import read_cameras
 from calibration.gates import Gate, passed, save_gates
 from calibration.held_out import HeldOut
-from calibration.quality import Distance
+from calibration.quality import VIEWS, Distance
 from calibration.world_gates import floors_agree
 from studio import board_steps as steps
 from studio.board_print import described, length
+from studio.boards import NotSeen, why_unseen
 from studio.world_points import Marks, World, named, settled
 
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "bold red"}
@@ -72,11 +73,15 @@ def calibrate_from_boards(
     before = read_cameras(target) if target.is_file() else None
     if instants is None and (instants := steps.instants_beside(videos)):
         Console().print(f"board: {instants} tells which frames belong together", highlight=False)
-    found = steps.find(videos, board, target.parent / "board", instants)
+    try:
+        found = steps.find(videos, board, target.parent / "board", instants)
+    except NotSeen as error:
+        _refused(target, [Gate("board seen", "fail", 0, VIEWS[1], f"No camera sees the board. {error}")])
+        return 2
     steps.known_cameras(distances, found.views.cameras)
     rig = steps.solve(found.views, steps.lenses(found.views, lenses), lenses is None, distances, before)
     if rig.fit is None:
-        _refused(target, rig.gates)
+        _refused(target, _explained(rig.gates, why_unseen(found.views, videos)))
         return 2
     cameras, gates, marks = _in_world(found, rig, floor, world)
     steps.write(target, cameras, board, gates, accept, replace(rig.account, marks=marks) if rig.account else None, steps.source(found))
@@ -98,6 +103,12 @@ def _in_world(found: steps.Found, rig: steps.Rig, floor: Sequence[int], world: W
     boards = [move.points(flat @ rig.fit.R_world_board[b].mT + rig.fit.board_position[b]) for b in instants]
     gates = tuple(floors_agree(g, boards) if g.name == "floor" else g for g in gates)
     return move.cameras(rig.fit.cameras), gates, marks
+
+
+def _explained(gates: Sequence[Gate], unseen: Mapping[str, str]) -> list[Gate]:
+    """The gates with what is the matter with the pictures of cameras that never see the board."""
+    words = "; ".join(f"{name}: {why}" for name, why in unseen.items())
+    return [replace(g, remedy=f"{g.remedy} ({words})") if words and g.name == "board seen" else g for g in gates]
 
 
 def _refused(target: Path, gates: Sequence[Gate]) -> None:
