@@ -58,8 +58,16 @@ class LiveSource:
     def __init__(self, name: str, place: str, patience: float = 5.0) -> None:
         self.name, self.place = name, place
         address, layout, options = _address(name, place)
+        wait = (2 * patience, patience)
         try:
-            self._container: Any = av.open(address, format=layout, options=options, timeout=(2 * patience, patience))
+            try:
+                # Webcams give their full rate only compressed, and raw images unless asked.
+                asked = {"input_format": "mjpeg", **options} if layout == "v4l2" else options
+                self._container: Any = av.open(address, format=layout, options=asked, timeout=wait)
+            except (av.error.FFmpegError, OSError):
+                if layout != "v4l2" or "input_format" in options:
+                    raise
+                self._container = av.open(address, format=layout, options=options, timeout=wait)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise SourceLost(f"{name}: {masked(place)} cannot be opened ({_short(error)}); {_remedy(layout)}") from error
         if not self._container.streams.video:
@@ -161,8 +169,10 @@ class LiveWriter:
             if not self.copied:
                 self._container.mux(self._stream.encode(None))
         finally:
-            self._container.close()
-        self._partial.replace(self.path)
+            try:
+                self._container.close()
+            finally:
+                self._partial.replace(self.path)  # on a full disk too: what is there plays
 
 
 def _address(name: str, place: str) -> tuple[str, str | None, dict[str, str]]:
@@ -170,7 +180,8 @@ def _address(name: str, place: str) -> tuple[str, str | None, dict[str, str]]:
     if place.startswith("lavfi:"):
         return place.removeprefix("lavfi:"), "lavfi", {}
     if "://" in place:
-        options = {"fflags": "nobuffer", "analyzeduration": "2000000"}
+        # Open at once: the rate is measured, not guessed from the first second; and nothing old is kept from looking at the stream.
+        options = {"fflags": "nobuffer", "analyzeduration": "2000000", "fpsprobesize": "0"}
         return place, None, options | ({"rtsp_transport": "tcp"} if place.startswith("rtsp") else {})
     device, _, settings = place.partition("?")
     options = dict(pair.split("=", 1) for pair in settings.split("&") if "=" in pair)

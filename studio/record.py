@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import errno
 import shutil
 import threading
 import time
@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from rich.console import Console
 
+from studio.arrivals import ascending, frame_times, write_table
 from studio.freshness import VIDEO_SUFFIXES
 from studio.live import Arrival, LiveSource, LiveWriter, SourceLost, masked, preview
 
@@ -94,7 +95,13 @@ def record(
         for worker in workers.values():
             worker.join()
     clips = {name: worker.clip() for name, worker in workers.items()}
-    table = _write_table(folder / "timestamps.csv", clips) if folder is not None and any(len(c.times) for c in clips.values()) else None
+    table = None
+    try:
+        kept = {name: clip.times for name, clip in clips.items() if len(clip.times)}
+        if folder is not None and kept:
+            table = write_table(folder / "timestamps.csv", kept)
+    except OSError as error:
+        shared.disk = shared.disk or f"timestamps.csv cannot be written ({error.strerror})"
     console.print(_summary(clips, folder), highlight=False, soft_wrap=True)
     if shared.disk:
         raise OSError(f"{folder}: {shared.disk}; what was recorded until then is kept: make room, or choose another --out")
@@ -144,10 +151,7 @@ class _Worker(threading.Thread):
         try:
             self._record()
         except OSError as error:
-            self.trouble = str(error)
-            if "No space left" in str(error):
-                self.shared.disk = "the disk is full"
-                self.shared.stop.set()
+            self._troubled(error)
         except Exception as error:  # a thread's fault must reach the user, and must not end the others' recording
             self.trouble = f"{type(error).__name__}: {error}"
         finally:
@@ -225,9 +229,13 @@ class _Worker(threading.Thread):
         try:
             self.writer.close()
         except OSError as error:
-            self.trouble = self.trouble or str(error)
-            if "No space left" in str(error):
-                self.shared.disk = "the disk is full"
+            self._troubled(error)
+
+    def _troubled(self, error: OSError) -> None:
+        self.trouble = self.trouble or str(error)
+        if error.errno == errno.ENOSPC:
+            self.shared.disk = "the disk is full"
+            self.shared.stop.set()
 
     def clip(self) -> Clip:
         """What came of it."""
@@ -239,34 +247,6 @@ class _Worker(threading.Thread):
         missing = int(np.maximum(np.round(steps / usual) - 1, 0).sum()) if usual > 0 else 0
         video = self.writer.path if self.writer is not None and self.writer.path.exists() else None
         return Clip(video, times, missing, max(0, len(parts) - 1), self.trouble)
-
-
-def ascending(times: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T"]:
-    """The times in order, at least 10 us apart, so that every frame has a time of its own."""
-    steps = np.arange(len(times)) * 1e-5
-    return np.maximum.accumulate(np.sort(times) - steps) + steps
-
-
-def frame_times(frames: list[tuple[float | None, float]]) -> Float[np.ndarray, "T"]:
-    """When frames were taken, s of `time.monotonic`, from each one's own stamp (s, any zero) and its arrival.
-
-    A source's own clock is even, arrivals are late by what the network makes of it, never early. So the stamps are laid under the arrivals:
-    as late as they can be with none after its arrival. Stamps that do not keep pace with this computer's clock (a guessed
-    rate, to more than 1 %), or that do not ascend, are not believed, and arrivals count instead.
-    """
-    arrived = np.array([a for _, a in frames])
-    if len(frames) < 3 or any(s is None for s, _ in frames):
-        return arrived
-    stamp = np.array([s for s, _ in frames], dtype=np.float64)
-    order = np.sort(stamp)
-    span = order[-1] - order[0]
-    if span <= 0 or (np.diff(order) <= 0).any():
-        return arrived
-    rate = float(np.polyfit(stamp - stamp[0], arrived - arrived[0], 1)[0])
-    if span >= 2 and abs(rate - 1) > 0.01:
-        return arrived
-    pace = rate if span >= 60 and abs(rate - 1) < 1e-3 else 1.0  # the drift of two clocks shows only over minutes
-    return pace * stamp + float((arrived - pace * stamp).min())
 
 
 def _wait_until_open(workers: Mapping[str, _Worker], stop: threading.Event) -> None:
@@ -294,40 +274,6 @@ def _watch(workers: Mapping[str, _Worker], shared: _Shared, folder: Path | None,
             if shutil.disk_usage(folder).free < SPARE:
                 shared.disk = f"the disk is full but for {SPARE / 1e6:.0f} MB"
                 return
-
-
-def _write_table(path: Path, clips: Mapping[str, Clip]) -> Path:
-    """sync_index, cam_id, frame_time: one row for each frame; frames of one instant share an index."""
-    temporary = path.with_name(path.name + ".partial")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("sync_index", "cam_id", "frame_time"))
-        for index, name, moment in instants({name: clip.times for name, clip in clips.items() if len(clip.times)}):
-            writer.writerow((index, name, f"{moment:.6f}"))
-    temporary.replace(path)
-    return path
-
-
-def instants(times: Mapping[str, Float[np.ndarray, "T"]]) -> list[tuple[int, str, float]]:
-    """(index of the instant, source, time) of every frame, instants in the order of time, no source twice in one.
-
-    The source with the most frames sets the instants; each frame of another belongs to the nearest of them, if it lies within half the
-    distance between two and no other frame of its source is nearer. A frame that belongs to none is an instant of its own.
-    """
-    leader = max(times, key=lambda name: len(times[name]))
-    beat = times[leader]
-    reach = float(np.median(np.diff(beat))) / 2 if len(beat) > 1 else np.inf
-    rows = [(float(t), leader, float(t)) for t in beat]
-    for name in (n for n in times if n != leader):
-        near = beat[np.clip(np.searchsorted((beat[1:] + beat[:-1]) / 2, times[name]), 0, len(beat) - 1)]
-        off = np.abs(times[name] - near)
-        nearest = {float(n): i for i, n in sorted(enumerate(near), key=lambda pair: -off[pair[0]])}
-        rows += [
-            (float(near[i]) if off[i] <= reach and nearest[float(near[i])] == i else float(t), name, float(t))
-            for i, t in enumerate(times[name])
-        ]
-    index = {moment: number for number, moment in enumerate(sorted({moment for moment, _, _ in rows}))}
-    return sorted(((index[moment], name, t) for moment, name, t in rows), key=lambda row: (row[0], row[2]))
 
 
 def _summary(clips: Mapping[str, Clip], folder: Path | None) -> str:
