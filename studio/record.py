@@ -94,7 +94,8 @@ def record(
         shared.go.set()
         for worker in workers.values():
             worker.join()
-    clips = {name: worker.clip() for name, worker in workers.items()}
+    epoch = time.time() - time.monotonic()
+    clips = {name: worker.clip(epoch) for name, worker in workers.items()}
     table = None
     try:
         kept = {name: clip.times for name, clip in clips.items() if len(clip.times)}
@@ -237,9 +238,8 @@ class _Worker(threading.Thread):
             self.shared.disk = "the disk is full"
             self.shared.stop.set()
 
-    def clip(self) -> Clip:
-        """What came of it."""
-        epoch = time.time() - time.monotonic()
+    def clip(self, epoch: float) -> Clip:
+        """What came of it; `epoch` is what `time.monotonic` lacks to the time since 1970, s."""
         parts = [frame_times(part) + epoch for part in self.segments if part]
         times = ascending(np.concatenate(parts)) if parts else np.zeros(0)
         steps = np.diff(times)

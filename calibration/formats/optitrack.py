@@ -18,9 +18,11 @@ Z_UP_FROM_Y_UP = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.
 
 def known(source: Source) -> bool:
     """XML with a `Camera` that has `Extrinsic` or Motive's own `Intrinsic`."""
-    return source.syntax == "xml" and any(
-        t.find("Extrinsic") is not None or t.find("Intrinsic") is not None for t in source.document.iter("Camera")
-    )
+    return source.syntax == "xml" and bool(_tags(source))
+
+
+def _tags(source: Source) -> list[Any]:
+    return [t for t in source.document.iter("Camera") if t.find("Extrinsic") is not None or t.find("Intrinsic") is not None]
 
 
 def read(source: Source, unit: float) -> Iterator[Cameras]:
@@ -31,7 +33,7 @@ def read(source: Source, unit: float) -> Iterator[Cameras]:
     own lens, which is not published. Source: docs.optitrack.com, ".mcal XML Calibration Files"; which way the matrix turns and the order
     of the coefficients as public readers of such files found by projecting markers into Prime Color footage.
     """
-    for tag in source.document.iter("Camera"):
+    for tag in _tags(source):
         name = tag.get("Serial") or _attributes(tag, "Properties").get("CameraID") or "without serial"
         outer = Entry(source.path, name, {c.tag: c for c in tag})
         if tag.find("IntrinsicStandardCameraModel") is None:

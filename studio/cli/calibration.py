@@ -198,7 +198,7 @@ def record(
     device: Annotated[tuple[str, ...], arg(metavar="NAME=DEVICE...", help_behavior_hint="")] = (),
     stream: Annotated[tuple[str, ...], arg(metavar="NAME=URL...", help_behavior_hint="")] = (),
     seconds: Annotated[float | None, arg(metavar="S", help_behavior_hint="")] = None,
-) -> int:
+) -> None:
     """Record capture devices and network cameras at once: a clip each, and timestamps.csv with the time of every frame.
 
     Args:
@@ -212,7 +212,8 @@ def record(
     if seconds is not None and not seconds > 0:
         raise ValueError(f"--seconds {seconds:g}: needs a duration in seconds, for example 30")
     made = recorder.record(recorder.sources_of(device, stream), out, seconds)
-    return 0 if any(len(c.times) for c in made.clips.values()) else 2
+    if not any(len(c.times) for c in made.clips.values()):
+        raise ValueError(f"{out}: not a frame came before the end; record longer, and look at the cameras in another player")
 
 
 def wizard(session: Positional[Path], /, host: str = "127.0.0.1", port: int = 8080, browser: bool = True) -> None:
