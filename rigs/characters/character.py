@@ -6,12 +6,14 @@ World: z up, a character that faces its file's front faces -y, metres. The file'
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from rigs import rotation
 
 
 @dataclass(frozen=True)
@@ -149,3 +151,20 @@ def relative(
     R = torch.where(top[:, None, None], R_world, above.mT @ R_world)
     p = torch.where(top[:, None], p_world, (above.mT @ (p_world - p_world[..., up, :])[..., None])[..., 0])
     return R, p
+
+
+def resampled(clip: Clip, fps: float) -> Clip:
+    """The same clip at another rate, never past its end: rotations along the shorter arc, positions linearly."""
+    if not 0 < fps <= 1000:
+        raise ValueError(f"fps {fps:g} must lie between 0 and 1000")
+    last = clip.frames - 1
+    if abs(fps - clip.fps) < 1e-6 or last < 1:
+        return replace(clip, fps=fps)
+    count = int(last / clip.fps * fps + 1e-6) + 1
+    at = (torch.arange(count, dtype=torch.float64) * clip.fps / fps).clamp(max=last)
+    before = at.floor().long().clamp(max=last - 1)
+    part = (at - before)[:, None]
+    turns = rotation.quaternion(clip.R_parent_joint)
+    blended = rotation.slerp(turns[before], turns[before + 1], part.expand(-1, turns.shape[1]))
+    position = torch.lerp(clip.position[before], clip.position[before + 1], part[..., None])
+    return replace(clip, fps=fps, R_parent_joint=rotation.matrix(blended), position=position)

@@ -40,7 +40,7 @@ def _character(file: GltfFile) -> Character:
     above = parents_of(file)
     nodes = joints_of(file, above)
     parents = tuple(nodes.index(above[i]) if above[i] in nodes else -1 for i in nodes)
-    stands = _world(file, above, {}, 1)
+    stands = standing(file, above)
     problems: list[str] = []
     _tell_scales(file, nodes, stands, problems)
     names = unique([str(file.listed("nodes")[i].get("name", f"node{i}")) for i in nodes])
@@ -126,6 +126,11 @@ def _world(file: GltfFile, above: list[int], moved: dict[int, Local], frames: in
         return done
 
     return [of(i) for i in range(len(above))]
+
+
+def standing(file: GltfFile, above: list[int]) -> list[Float[Tensor, "1 4 4"]]:
+    """World matrix of every node as the file stands, in its own axes."""
+    return _world(file, above, {}, 1)
 
 
 def _local(node: dict[str, Any], moved: Local, frames: int) -> Float[Tensor, "T 4 4"]:

@@ -12,8 +12,10 @@ from rich import print as tell
 
 from rigs import catalogue
 from rigs.body import Body
+from rigs.retarget import Hands, Options, Root
 from studio.export import bvh, csv, fbx, glb, points, trc
 from studio.export.animation import Character, Rest, character, checked, resampled
+from studio.export.onto import FORMATS, Onto, Target
 from studio.values import Motion, Tracks3D
 
 if TYPE_CHECKING:
@@ -43,6 +45,15 @@ class ExportConfig:
     """Up axis of TRC: "y" as OpenSim wants it, "z" as the cameras file has it."""
     together: bool = False
     """Also write all actors of the take into one GLB."""
+    to_character: Path | None = None
+    """An FBX, BVH or GLB of your own: the FBX, BVH and GLB written then hold that character, with its names and its rest pose."""
+    preset: str | None = None
+    """Write the skeleton of ue5_manny, ue5_quinn, metahuman, mixamo, humanik, rokoko, rigify or smplx instead of the studio's own."""
+    hands: Hands = "body"
+    """On other characters hands are where they were relative to the shoulders ("body"), in the scaled room ("world"), or as angles put
+    them ("off")."""
+    root: Root = "floor"
+    """On other characters joints above the hips go along on the floor ("floor") or stay at the origin ("hips"); "place": all stay there."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +116,9 @@ def _character(motion: Motion, body: Body, config: ExportConfig) -> Character:
     return animated if config.fps is None else resampled(animated, config.fps)
 
 
-def _warnings(bound: list[tuple[Motion, Body]], config: ExportConfig) -> list[str]:
+def _warnings(bound: list[tuple[Motion, Body]], formats: tuple[str, ...]) -> list[str]:
     """What the files lack, in plain sentences."""
-    found, chosen = [], set(config.formats)
+    found, chosen = [], set(formats)
     for actor, body in ((motion.actor, body) for motion, body in bound):
         if body.skin.pose_basis is not None and {"fbx", "glb"} & chosen:
             found.append(f"{actor}: FBX and GLB leave out the pose correctives of body {body.name!r}; its skin bends plainly there")
@@ -134,15 +145,21 @@ def export(take: Take, config: ExportConfig) -> Path:
         motion = Motion.load(path)
         bound.append((motion, catalogue.open_body(motion.body)))
         checked(*bound[-1])
+    target = Target(config.to_character, config.preset).checked() if config.to_character or config.preset else None
+    placed = [] if target is None else [Onto.of(m, b, target, Options(config.hands, config.root), config.fps) for m, b in bound]
     folder.mkdir(parents=True, exist_ok=True)
     written, together = [], []
+    for onto in placed:
+        written += onto.write(folder, config.formats, config.bvh_order, config.bvh_digits)
+        tell(onto.summary())
+    own = tuple(name for name in config.formats if target is None or name not in FORMATS)
     for motion, body in bound:
         performance = Performance(motion, body, _character(motion, body, config), tracks if motion.actor in tracked else None)
-        written += [path for name in config.formats for path in EXPORTERS[name](performance, folder, config)]
-        together += [performance.character] if config.together and "glb" in config.formats and len(bound) > 1 else []
+        written += [path for name in own for path in EXPORTERS[name](performance, folder, config)]
+        together += [performance.character] if config.together and "glb" in own and len(bound) > 1 else []
     if together:
         written.append(glb.write(folder / "together.glb", together, clip="together"))
-    warnings = _warnings(bound, config)
+    warnings = _warnings(bound, own) + [remark for onto in placed for remark in onto.remarks()]
     take.note("export", warnings, files=len(written))
     for warning in warnings:
         tell(f"[yellow]{warning}[/]")

@@ -31,7 +31,7 @@ STILL = 1e-7
 
 
 @dataclass
-class _File:
+class GltfWriter:
     """The document and its binary chunk while they grow."""
 
     blob: bytearray = field(default_factory=bytearray)
@@ -43,6 +43,7 @@ class _File:
         return len(self.document[kind]) - 1
 
     def view(self, array: np.ndarray, target: int | None = None) -> int:
+        """The bytes of an array, aligned; index of their view."""
         self.blob.extend(b"\0" * (-len(self.blob) % 4))
         entry: dict[str, Any] = {"buffer": 0, "byteOffset": len(self.blob), "byteLength": array.nbytes}
         if target:
@@ -72,6 +73,7 @@ class _File:
         return self.listed("accessors", _described(kept, True) | {"sparse": changes})
 
     def save(self, path: Path) -> None:
+        """Write the file to a temporary name, then rename."""
         self.blob.extend(b"\0" * (-len(self.blob) % 4))
         self.document["buffers"] = [{"byteLength": len(self.blob)}]
         text = json.dumps(self.document, separators=(",", ":")).encode()
@@ -97,7 +99,7 @@ def _described(array: np.ndarray, bounds: bool) -> dict[str, Any]:
 
 def write(path: Path, characters: Sequence[Character], clip: str = "take") -> Path:
     """Write characters of one take into one file as one animation called `clip`; its time 0 is their first frame."""
-    file = _File(document={"asset": {"version": "2.0", "generator": "mocap-studio"}, "scene": 0, "scenes": [{"nodes": []}]})
+    file = GltfWriter(document={"asset": {"version": "2.0", "generator": "mocap-studio"}, "scene": 0, "scenes": [{"nodes": []}]})
     animation: dict[str, Any] = {"name": clip, "channels": [], "samplers": []}
     for character in characters:
         joints = _skeleton(file, character)
@@ -112,7 +114,7 @@ def _f32(values: Tensor) -> np.ndarray:
     return values.to(torch.float32).numpy()
 
 
-def _skeleton(file: _File, character: Character) -> list[int]:
+def _skeleton(file: GltfWriter, character: Character) -> list[int]:
     """Nodes of the joints below one plain node with the actor's name, which comes right before them."""
     skeleton = character.skeleton
     first = len(file.document.get("nodes", [])) + 1
@@ -126,7 +128,7 @@ def _skeleton(file: _File, character: Character) -> list[int]:
     return list(range(first, first + len(skeleton)))
 
 
-def _skinned_mesh(file: _File, character: Character, joints: list[int]) -> int:
+def _skinned_mesh(file: GltfWriter, character: Character, joints: list[int]) -> int:
     """The node that draws the character; it lies at the scene's root because a skinned mesh ignores its parents."""
     mesh = surface(character, split=True)
     attributes = {
@@ -158,7 +160,7 @@ def _unit(normals: Float[Tensor, "P 3"]) -> np.ndarray:
     return single / np.linalg.norm(single, axis=1, keepdims=True)
 
 
-def _primitive(file: _File, mesh: Mesh, part: int, attributes: dict[str, int], targets: list[dict[str, int]]) -> dict[str, Any]:
+def _primitive(file: GltfWriter, mesh: Mesh, part: int, attributes: dict[str, int], targets: list[dict[str, int]]) -> dict[str, Any]:
     corners = mesh.triangles[mesh.parts == part].flatten().numpy().astype(np.uint32)
     colour, roughness = mesh.colours[part]
     look = {"baseColorFactor": [*colour, 1.0], "metallicFactor": 0.0, "roughnessFactor": roughness}
@@ -167,7 +169,7 @@ def _primitive(file: _File, mesh: Mesh, part: int, attributes: dict[str, int], t
     return primitive | ({"targets": targets} if targets else {})
 
 
-def _animate(file: _File, animation: dict[str, Any], character: Character, joints: list[int], drawn: int) -> None:
+def _animate(file: GltfWriter, animation: dict[str, Any], character: Character, joints: list[int], drawn: int) -> None:
     seconds = torch.arange(len(character.root), dtype=torch.float64) / character.fps
     time = file.accessor(_f32(seconds), bounds=True)
     begin: list[int] = []  # the one time of joints that stay still, made when the first one needs it

@@ -1,0 +1,106 @@
+"""A take on somebody else's skeleton: the user's own character from a file, or a preset of a usual one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rigs import characters
+from rigs.body import Body
+from rigs.bones import Mapping, mapped
+from rigs.characters import Character, Clip, preset
+from rigs.characters.character import resampled
+from rigs.retarget import Fit, Options, Performed, rest_name, retarget
+from studio.export import character_bvh, character_fbx, character_glb
+from studio.values import Motion
+
+FORMATS = ("fbx", "bvh", "glb")
+FAR = 0.02
+"""A hand or foot farther from its goal than this is told, m."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A skeleton to put performances on, as the user named it."""
+
+    file: Path | None
+    """The user's own FBX, BVH or GLB; or else
+    """
+    preset: str | None
+    """a preset's name."""
+
+    def checked(self) -> Target:
+        """The same; a `ValueError` or `FileNotFoundError` where it cannot be used, before any work is done."""
+        if self.file is not None and self.preset is not None:
+            raise ValueError("export: --to-character and --preset exclude each other; give one")
+        if self.preset is not None and self.preset not in preset.names():
+            raise ValueError(f"export: no preset {self.preset!r}; there are {', '.join(preset.names())}")
+        if self.file is not None:
+            character = characters.read(self.file)
+            if not len(character):
+                raise ValueError(f"{self.file}: holds no joints; export the character with its skeleton")
+        return self
+
+    def character(self, motion: Motion, body: Body) -> Character:
+        """The character for one actor: a preset takes the actor's proportions."""
+        if self.file is not None:
+            return characters.read(self.file)
+        return preset.named(str(self.preset), body.to(dtype=body.joints.dtype).shaped(motion.shape.to(body.joints.dtype)))
+
+
+@dataclass(frozen=True)
+class Onto:
+    """One actor's performance on a character, ready to be written."""
+
+    actor: str
+    character: Character
+    mapping: Mapping
+    clip: Clip
+    fit: Fit
+    morphs: dict[str, object]
+
+    @classmethod
+    def of(cls, motion: Motion, body: Body, target: Target, options: Options, fps: float | None) -> Onto:
+        """The motion put on the target."""
+        character = target.character(motion, body)
+        mapping = mapped(character)
+        shaped = body.shaped(motion.shape.to(body.joints.dtype))
+        done = Performed.of(
+            motion.actor, shaped, motion.rotation, motion.translation, motion.contacts, motion.fps, timecode=motion.timecode
+        )
+        clip, fit = retarget(done, character, mapping, options)
+        wanted = {name.lower(): n for n, name in enumerate(body.expression_names)}
+        morphs = {m: motion.expression[:, wanted[m.lower()]] for m in character.morphs if m.lower() in wanted}
+        return cls(motion.actor, character, mapping, clip if fps is None else resampled(clip, fps), fit, morphs)
+
+    def write(self, folder: Path, formats: tuple[str, ...], order: str, digits: int) -> list[Path]:
+        """Write the chosen formats; the files' paths."""
+        stem = f"{self.actor}_{self.character.name}"
+        written = []
+        if "fbx" in formats:
+            written.append(character_fbx.write(folder / f"{stem}.fbx", self.character, self.clip, self.morphs))  # type: ignore[arg-type]
+        if "bvh" in formats:
+            hips = self.mapping.joints["Hips"]
+            written.append(character_bvh.write(folder / f"{stem}.bvh", self.character, self.clip, hips, order, digits))
+        if "glb" in formats:
+            written.append(character_glb.write(folder / f"{stem}.glb", self.character, self.clip))
+        return written
+
+    def remarks(self) -> list[str]:
+        """What a user should know of the fit, in plain sentences."""
+        found = [f"{self.actor}: {note}" for note in self.mapping.notes]
+        rest = rest_name(self.character, self.mapping)
+        if rest not in ("T", "A"):
+            found.append(f"{self.actor}: {self.character.name} rests with {rest}; a T- or A-pose retargets better")
+        far = {part: away for part, away in self.fit.reached.items() if away > FAR}
+        if far:
+            told = ", ".join(f"{part} {1000 * away:.0f} mm" for part, away in far.items())
+            found.append(f"{self.actor}: limbs of {self.character.name} are too short to reach by up to {told}")
+        return found
+
+    def summary(self) -> str:
+        """One line for the console."""
+        parts = f"{55 - len(self.mapping.missing)} of 55 parts by {self.mapping.convention} names"
+        if self.mapping.convention == "by shape":
+            parts = f"{55 - len(self.mapping.missing)} of 55 parts by shape"
+        return f"{self.actor} on {self.character.name}: {parts}, paths scaled by {self.fit.scale:.3f}"
