@@ -50,7 +50,7 @@ def run(
         frames: the video frames to use, LAST excluded; all by default
         actors: how many people, or their names; one by default
         keypoints: folder of 2D keypoints made elsewhere (OpenPose JSON), one subfolder per camera
-        detector: the network that sees (mediapipe)
+        detector: the network that sees: mediapipe, or the path of a whole-body ONNX file with its card beside it
         runtime: what runs it: auto, litert (processors) or torch (GPU)
         body: body model: makehuman, or a SMPL-family file of yours
         sync: the cameras' clocks: auto, off, motion, audio, flash, timecode, or a CSV of frame times
@@ -63,6 +63,8 @@ def run(
     config = _config(take.folder, settings)
     if keypoints and not keypoints.is_dir():
         raise FileNotFoundError(f"{keypoints}: --keypoints needs a folder of keypoint files, one subfolder per camera")
+    if detector and detector.endswith(".onnx"):
+        detector = str(Path(detector).resolve())
     chosen = {"keypoints": str(keypoints.resolve()) if keypoints else None, "detector": detector, "runtime": runtime}
     config = replace(config, detect=_with(config.detect, {k: v for k, v in chosen.items() if v is not None}))
     if sync is not None:

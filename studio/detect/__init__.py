@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from studio.detect.cards import opened
 from studio.detect.chunks import Piece, join, pieces_of
 from studio.detect.crews import see_in_processes, see_in_threads
 from studio.detect.openpose import read_keypoints
@@ -27,8 +27,9 @@ say = Console(highlight=False, soft_wrap=True).print
 class DetectConfig:
     """How people are looked for."""
 
-    detector: Literal["mediapipe", "holistic"] = "mediapipe"
-    """`mediapipe`: its networks on our own regions, several people; `holistic`: its own one-person solution."""
+    detector: str = "mediapipe"
+    """`mediapipe`: its networks on our own regions, several people; `holistic`: its own one-person solution; or the path of a whole-body
+    network as ONNX file (RTMW, DWPose), its card beside it."""
     keypoints: Path | None = None
     """A folder of OpenPose JSON, used in place of the networks."""
     people: int = 3
@@ -89,6 +90,7 @@ def _pieces(take: Take, camera: str, config: DetectConfig) -> Iterator[Piece]:
     # What does not change a number is not part of the record: both runtimes see the same.
     aside = {"workers", "keypoints", "runtime", "device"} | ({"precision"} if config.precision == "float32" else set())
     facts = {k: v for k, v in asdict(config).items() if k not in aside}
+    files, network = ([], "mediapipe") if config.detector in ("mediapipe", "holistic") else _from_elsewhere(config.detector)
     template = Piece(
         camera=camera,
         video=take.videos[camera],
@@ -97,13 +99,20 @@ def _pieces(take: Take, camera: str, config: DetectConfig) -> Iterator[Piece]:
         begin=first,
         fps=float(take.probes[camera].fps),
         detector=config.detector,
+        network=network,
         settings={"search_every": config.search_every, "regions": config.regions},
-        people=config.people if config.detector == "mediapipe" else 1,
+        people=1 if config.detector == "holistic" else config.people,
         reduction=config.mask_reduction if config.masks else 0,
         folder=take.folder / "parts" / "detect" / camera,
-        record=stamp([take.videos[camera]], {**facts, "frames": [first, last]}),
+        record=stamp([take.videos[camera], *files], {**facts, "frames": [first, last]}),
     )
     return pieces_of(template, first, last, max(config.piece, 1))
+
+
+def _from_elsewhere(detector: str) -> tuple[list[Path], str]:
+    """The files that decide what an ONNX network sees, and its name; a wrong one is told before anything starts."""
+    path, card = opened(detector)
+    return [f for f in (path, path.with_suffix(".yaml")) if f.is_file()], card.name
 
 
 def _is_fresh(take: Take, camera: str, piece: Piece) -> bool:

@@ -37,6 +37,9 @@ class Piece:
     """First frame of the camera's whole job; there is no warming up before it."""
     fps: float
     detector: str
+    """A name of `DETECTORS`, or the path of an ONNX file."""
+    network: str
+    """What the keypoints say of their origin."""
     settings: dict[str, Any]
     people: int
     reduction: int
@@ -68,8 +71,8 @@ def see_piece(piece: Piece, step: Callable[[str], bool], runtime: Runtime | None
     """
     from studio.detect.mediapipe import DETECTORS
 
-    own = {} if runtime is None else {"runtime": runtime}
-    detector = DETECTORS[piece.detector](people=piece.people, reduction=piece.reduction, **piece.settings, **own)
+    settings = {"people": piece.people, "reduction": piece.reduction, **piece.settings, **({} if runtime is None else {"runtime": runtime})}
+    detector = DETECTORS[piece.detector](**settings) if piece.detector in DETECTORS else _onnx(piece.detector, settings)
     count = piece.last - piece.first
     values = {
         "pixels": np.full((1, count, piece.people, len(COCO_WHOLEBODY), 2), np.nan, np.float32),
@@ -100,8 +103,14 @@ def see_piece(piece: Piece, step: Callable[[str], bool], runtime: Runtime | None
                 raise InterruptedError
         masks.fill(count)
     tensors: dict[str, Any] = {name: torch.from_numpy(value) for name, value in values.items()}
-    Keypoints2D((piece.camera,), COCO_WHOLEBODY, "mediapipe", piece.fps, piece.first, **tensors).save(piece.file, **piece.record)
+    Keypoints2D((piece.camera,), COCO_WHOLEBODY, piece.network, piece.fps, piece.first, **tensors).save(piece.file, **piece.record)
     return warning
+
+
+def _onnx(path: str, settings: dict[str, Any]) -> Any:
+    from studio.detect.onnx import Onnx
+
+    return Onnx(path, **settings)
 
 
 class _Masks:

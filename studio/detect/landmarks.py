@@ -94,35 +94,38 @@ def whole_body(
     mask: Float[Array, "h w"] | None,
 ) -> Sight:
     """One person's keypoints. `size` is the side of the body region, px; points outside the image (width, height) are not seen."""
-    model = _sigmas()
+    model = sigma_table()
     pixels, skeleton = np.full((COUNT, 2), np.nan), np.full((COUNT, 3), np.nan)
     sigma, confidence = np.full(COUNT, np.nan), np.zeros(COUNT)
     scale = pixels_per_metre(points, world)
     millimetres = _millimetres()
 
-    def put(k: int, point: Array, metres: Array | None, certainty: float, spread: float, cell: float) -> None:
+    def put(k: int, point: Array, metres: Array | None, certainty: float, spread: float, cell: float, doubt: float) -> None:
         pixels[k], confidence[k] = point, certainty
-        factor = min(1 / max(certainty, 1e-3), model["hidden"])
-        sigma[k] = float(np.hypot(spread * 1e-3 * scale, model["grid"] * cell)) * factor
+        sigma[k] = float(np.hypot(spread * 1e-3 * scale, model["grid"] * cell)) * doubt
         if metres is not None:
             skeleton[k] = metres
 
     for name, i in BODY.items():
         k = COCO_WHOLEBODY.index(name)
-        put(k, points[i], world[i], float(visibility[i]), millimetres[k], size / 256)
+        certainty = float(visibility[i])
+        put(k, points[i], world[i], certainty, millimetres[k], size / 256, doubt(PART_OF[k], certainty))
     for side in SIDES:
         wrist = BODY[f"{side}_wrist"]
         if (hand := hands.get(side)) is not None:
+            factor = doubt("hand", hand.presence)
             for i, k in enumerate(GROUPS[f"{side}_hand"]):
                 metres = world[wrist] + hand.world[i] - hand.world[0]
-                put(k, hand.points[i], metres, hand.presence, millimetres[k], hand.size / 224)
+                put(k, hand.points[i], metres, hand.presence, millimetres[k], hand.size / 224, factor)
             continue
         for name, i in COARSE_HAND[side].items():
             k = COCO_WHOLEBODY.index(name)
-            put(k, points[i], world[i], 0.5 * float(visibility[i]), model["millimetres"]["coarse_hand"] / 2, size / 256)
+            certainty, spread = float(visibility[i]), model["millimetres"]["coarse_hand"]
+            put(k, points[i], world[i], 0.5 * certainty, spread, size / 256, doubt("body", certainty))
     if face is not None:
+        factor = doubt("face", face.presence)
         for k, vertex in zip(GROUPS["face"], FACE_MESH, strict=True):
-            put(k, face.points[vertex], None, face.presence, millimetres[k], face.size / 192)
+            put(k, face.points[vertex], None, face.presence, millimetres[k], face.size / 192, factor)
     width, height = image
     with np.errstate(invalid="ignore"):
         inside = (pixels >= -0.5).all(1) & (pixels[:, 0] < width - 0.5) & (pixels[:, 1] < height - 0.5)
@@ -142,20 +145,40 @@ def hands_alone(hands: dict[str, HandSight], image: tuple[int, int]) -> Sight:
     return whole_body(hidden + world[:, :2] * scale, np.zeros(33), world, first.size, hands, None, image, None)
 
 
+PART_OF = ("body",) * 17 + ("feet",) * 6 + ("face",) * 68 + ("hand",) * 42
+"""For each keypoint the part whose networks' certainty is judged together."""
+
+
+def doubt(part: str, certainty: float) -> float:
+    """How many times larger an error is than at the network's surest, by what it states of its certainty (0 to 1)."""
+    table = sigma_table()
+    return float(np.interp(logit(np.array(certainty)), table["knots"], table["factors"][part]))
+
+
+def logit(certainty: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Evens the steps between 0.9, 0.99 and 0.999."""
+    p = np.clip(certainty, 1e-4, 1 - 1e-4)
+    return np.log(p / (1 - p))
+
+
+def kind_of(k: int) -> str:
+    """Under which name the table keeps a keypoint's millimetres."""
+    if k in GROUPS["face"]:
+        return "jaw" if k - GROUPS["face"][0] < 17 else "face"
+    name = COCO_WHOLEBODY[k]
+    bare = name.split("_", 1)[1] if name.startswith(("left_", "right_")) else name
+    if bare.startswith("thumb"):
+        return "thumb"
+    return bare if "finger" not in bare else f"finger{bare[-1]}"
+
+
 @lru_cache
-def _sigmas() -> dict[str, Any]:
+def sigma_table() -> dict[str, Any]:
+    """What `sigmas.yaml` holds."""
     return yaml.safe_load((Path(__file__).parent / "sigmas.yaml").read_text())
 
 
 @lru_cache
 def _millimetres() -> Float[Array, "133"]:
     """The table spread over the keypoints."""
-    table = _sigmas()["millimetres"]
-
-    def kind(k: int, name: str) -> str:
-        if k in GROUPS["face"]:
-            return "jaw" if k - GROUPS["face"][0] < 17 else "face"
-        bare = name.split("_", 1)[1] if name.startswith(("left_", "right_")) else name
-        return bare if bare in table else "finger"
-
-    return np.array([float(table[kind(k, name)]) for k, name in enumerate(COCO_WHOLEBODY)])
+    return np.array([float(sigma_table()["millimetres"][kind_of(k)]) for k in range(COUNT)])

@@ -35,7 +35,9 @@ class Detector(Protocol):
 
 
 @dataclass
-class _Person:
+class Person:
+    """Someone who is being followed, and where to look for hands and face."""
+
     body: PoseSight
     hands: dict[str, Region] = field(default_factory=dict)
     face: Region | None = None
@@ -50,7 +52,7 @@ class Mediapipe:
         """`reduction` is the masks' (0: none); a body is averaged over `regions` slightly different regions."""
         self._networks = Networks(runtime)
         self._people, self._search_every, self._reduction, self._regions = people, search_every, reduction, regions
-        self._persons: dict[int, _Person] = {}
+        self._persons: dict[int, Person] = {}
         self._lone: dict[str, Region] = {}
         self._frame = 0
 
@@ -72,7 +74,7 @@ class Mediapipe:
         bodies = self._bodies(pyramid, [around_body(*person.body.anchors) for person in self._persons.values()])
         for person, body in zip(self._persons.values(), bodies, strict=True):
             person.body = body
-        kept: dict[int, _Person] = {}
+        kept: dict[int, Person] = {}
         for slot, person in sorted(self._persons.items(), key=lambda item: -_surety(item[1].body)):
             if _credible(person.body, pyramid[0].shape) and not any(_same(person.body, other.body) for other in kept.values()):
                 kept[slot] = person
@@ -91,7 +93,7 @@ class Mediapipe:
                 continue
             slot = self._free_slot(body.region.size)
             if slot is not None:
-                self._persons[slot] = _Person(body)
+                self._persons[slot] = Person(body)
 
     def _is_new(self, pyramid: Pyramid, body: PoseSight) -> bool:
         """Whether to begin following: most of a body is clearly seen, or part of it with a face.
@@ -127,7 +129,7 @@ class Mediapipe:
         height, width = pyramid[0].shape[:2]
         return {0: hands_alone(hands, (width, height))} if hands else {}
 
-    def _whole(self, pyramid: Pyramid, person: _Person) -> Sight:
+    def _whole(self, pyramid: Pyramid, person: Person) -> Sight:
         """Everything of one person; remembers where to look next."""
         body = person.body
         hands = hands_of(self._networks, pyramid, body, person.hands, self._frame % 4 == 0)
@@ -254,3 +256,4 @@ def _flat(landmarks: Any, width: int, height: int) -> Float[Array, "K 2"]:
 
 
 DETECTORS: dict[str, Any] = {"mediapipe": Mediapipe, "holistic": Holistic}
+"""Detectors by the names that `DetectConfig` knows; others are ONNX files."""

@@ -54,20 +54,28 @@ def crop(pyramid: list[UInt8[Array, "H W 3"]], region: Region, side: int, black:
     texture does not alias into the network. Not rounded to whole grey levels: a region moved by a thousandth of a pixel would then
     move landmarks by whole pixels, and frame by frame that becomes jitter.
     """
-    level = min(max(int(math.log2(max(region.size / side, 1.0))), 0), len(pyramid) - 1)
-    matrix, image = _crop_matrix(region, side), pyramid[level]
+    return sampled(pyramid, _crop_matrix(region, side), (side, side), black)
+
+
+def sampled(
+    pyramid: list[UInt8[Array, "H W 3"]], matrix: Float[Array, "2 3"], size: tuple[int, int], black: bool = False
+) -> Float[Array, "h w 3"]:
+    """As `crop`, of any width and height, with the matrix that takes its px to px of the image."""
+    scale = math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
+    level = min(max(int(math.log2(max(scale, 1.0))), 0), len(pyramid) - 1)
+    image = pyramid[level]
     if level:  # the centre of pixel 0 moves by half a pixel of the finer level at every halving
         factor = 2.0**level
         matrix = np.concatenate([matrix[:, :2], matrix[:, 2:] - (factor - 1) / 2], 1) / factor
     # Only what the crop shows becomes floating point.
-    corners = matrix[:, :2] @ [[0, side, 0, side], [0, 0, side, side]] + matrix[:, 2:]
-    size = np.array(image.shape[1::-1])
-    low = np.floor(corners.min(1) - 1).clip(0, size - 1).astype(int)
-    high = np.ceil(corners.max(1) + 2).clip(low + 1, size).astype(int)
+    corners = matrix[:, :2] @ [[0, size[0], 0, size[0]], [0, 0, size[1], size[1]]] + matrix[:, 2:]
+    whole = np.array(image.shape[1::-1])
+    low = np.floor(corners.min(1) - 1).clip(0, whole - 1).astype(int)
+    high = np.ceil(corners.max(1) + 2).clip(low + 1, whole).astype(int)
     patch = image[low[1] : high[1], low[0] : high[0]].astype(np.float32)
     matrix = np.concatenate([matrix[:, :2], matrix[:, 2:] - low[:, None]], 1)
     border = cv2.BORDER_CONSTANT if black else cv2.BORDER_REPLICATE
-    return cv2.warpAffine(patch, matrix, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border)
+    return cv2.warpAffine(patch, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border)
 
 
 def paste(mask: Float[Array, "side side"], region: Region, width: int, height: int, reduction: int) -> Float[Array, "h w"]:
