@@ -10,9 +10,9 @@ from bodies import stick_person
 from calibration.cameras import Cameras
 from rigs import rotation
 from rigs.anatomy import Anatomy, anatomy
-from studio.fit import pulls
+from studio.fit import lanes, pulls
 from studio.fit.points import Model, State
-from studio.fit.priors import ExpressionPrior, JointPrior, Priors, Smoothness, left_jacobian_inverse
+from studio.fit.priors import ExpressionPrior, JointPrior, Priors, Smoothness
 from studio.fit.solve import Problem, objective, settle, smooth
 
 
@@ -52,6 +52,12 @@ def wide_priors(body) -> Priors:
     return Priors(JointPrior(Anatomy(a.axes, a.low - 2, a.high + 2, a.mean), spread=50), ExpressionPrior(sigma=10, wall=1))
 
 
+def everything(model: Model, shape, views: pulls.Views, kernel: float) -> Problem:
+    """All unknowns free, priors out of the way."""
+    free = torch.ones(model.unknowns, dtype=torch.bool)
+    return Problem(model, shape, lambda x, f: pulls.keypoints(x, views[f], kernel), wide_priors(model.body), free)
+
+
 @pytest.fixture
 def scene():
     body = stick_person()
@@ -70,8 +76,9 @@ def test_the_gradient_of_everything_equals_finite_differences(scene):
     smoothness = Smoothness.from_sigmas(5.0, torch.full((55,), 20.0, dtype=torch.float64), 30.0, 4, 30.0)
     problem = Problem(model, shape, lambda x, f: pulls.keypoints(x, views[f], 30.0), priors, torch.ones(model.unknowns, dtype=torch.bool))
     state = random_state(body, 5, seed=2, size=0.5)
-    normal, _, _ = problem.linearised(state, slice(0, 5))
-    gradient = normal.g + smoothness.gradient(state)
+    normal = problem.normal(problem.look(state, slice(0, 5)))
+    gradient = torch.zeros(5, model.unknowns, dtype=torch.float64).index_copy(1, problem.layout.limbs.columns, normal.g)
+    gradient = gradient + smoothness.gradient(state)
     g = torch.Generator().manual_seed(0)
     for _ in range(6):
         direction = torch.randn(5, model.unknowns, generator=g, dtype=torch.float64)
@@ -88,11 +95,12 @@ def test_composite_inertias_equal_an_explicit_jacobian_where_points_are_rigid(sc
     state = truth[:1]
     placed = model.place(state, shape)
     pull = pulls.keypoints(placed.points, views[slice(0, 1)], 1e6)
-    normal = model.assemble(placed, pull)
+    layout = model.layout(torch.ones(model.unknowns, dtype=torch.bool))
+    H = layout.limbs.dense(model.assemble(placed, pull, layout))[0]
     x = lambda d: model.place(state.moved(d[None]), shape).points[0]  # noqa: E731
     J = torch.autograd.functional.jacobian(x, torch.full((model.unknowns,), 1e-9, dtype=torch.float64))
-    explicit = torch.einsum("kax,kab,kby->xy", J, pull.information[0], J)
-    assert (explicit - normal.H[0]).abs().max() < 1e-6 * explicit.abs().max()
+    explicit = torch.einsum("kax,kab,kby->xy", J, pull.information[0], J)[layout.limbs.columns][:, layout.limbs.columns]
+    assert (explicit - H).abs().max() < 1e-6 * explicit.abs().max()
 
 
 def test_shape_coupling_equals_an_explicit_jacobian_where_points_are_rigid(scene):
@@ -102,40 +110,40 @@ def test_shape_coupling_equals_an_explicit_jacobian_where_points_are_rigid(scene
     state = truth[:1]
     placed = model.place(state, shape)
     pull = pulls.keypoints(placed.points, views[slice(0, 1)], 20.0)
-    B, C, c = model.couple_shape(placed, pull)
+    layout = model.layout(torch.ones(model.unknowns, dtype=torch.bool))
+    B, C, c = model.couple_shape(placed, pull, layout)
     x = lambda d: model.place(state.moved(d[None]), shape).points[0]  # noqa: E731
     y = lambda s: model.place(state, s).points[0]  # noqa: E731
     Jx = torch.autograd.functional.jacobian(x, torch.full((model.unknowns,), 1e-9, dtype=torch.float64))
     Js = torch.autograd.functional.jacobian(y, shape)
-    assert torch.allclose(torch.einsum("kax,kab,kby->xy", Jx, pull.information[0], Js), B[0], atol=1e-5 * float(B.abs().max()))
-    assert torch.allclose(torch.einsum("kax,kab,kby->xy", Js, pull.information[0], Js), C[0], atol=1e-6 * float(C.abs().max()))
+    explicit = torch.einsum("kax,kab,kby->xy", Jx, pull.information[0], Js)[layout.limbs.columns]
+    assert torch.allclose(explicit, B[0], atol=1e-5 * float(B.abs().max()))
+    assert torch.allclose(torch.einsum("kax,kab,kby->xy", Js, pull.information[0], Js), C, atol=1e-6 * float(C.abs().max()))
     assert torch.allclose(torch.einsum("kax,ka->x", Js, pull.gradient[0]), c[0], atol=1e-6 * float(c.abs().max()) + 1e-9)
 
 
-def test_a_perfect_input_is_recovered_from_thirty_degrees_away(scene):
-    body, model, truth, shape, views = scene
+def test_a_perfect_input_is_recovered_from_thirty_degrees_away():
+    body, T = stick_person(points=250), 60
+    model, shape = Model(body, body.skin), torch.zeros(6, dtype=torch.float64)
+    truth, cameras = random_state(body, T), ring()
+    pixels = cameras.project(model.place(truth, shape).points)
+    views = pulls.Views.undistorted(cameras, pixels, torch.full(pixels.shape[:-1], 2.0), torch.float64)
     g = torch.Generator().manual_seed(3)
-    away = torch.randn(5, 55, 3, generator=g, dtype=torch.float64)
+    away = torch.randn(T, 55, 3, generator=g, dtype=torch.float64)
     away = rotation.exp(away / away.norm(dim=-1, keepdim=True) * math.radians(30))
     start = State(away @ truth.R, truth.root + 0.1, torch.zeros_like(truth.expression))
-    problem = Problem(
-        model, shape, lambda x, f: pulls.keypoints(x, views[f], 1e3), wide_priors(body), torch.ones(model.unknowns, dtype=torch.bool)
-    )
-    state, _ = settle(problem, start, 60)
-    error = (model.place(state, shape).points - model.place(truth, shape).points).norm(dim=-1)
-    assert error.mean() < 2e-4 and error.max() < 4e-3  # the slowest points hang on two joints of equal weight
+    state, _ = settle(everything(model, shape, views, 1e3), start, 40, tolerance=0)
+    error = (model.place(state, shape).points - model.place(truth, shape).points).norm(dim=-1).mean(1)
+    assert (error < 1e-4).double().mean() >= 0.95  # of the frames, 0.1 mm
 
 
 def test_outliers_do_not_move_the_body(scene):
-    body, model, truth, shape, views = scene
+    _, model, truth, shape, views = scene
     g = torch.Generator().manual_seed(4)
     bad = torch.rand(views.precision.shape, generator=g) < 0.08
-    plane = torch.where(bad[..., None], views.plane + 0.2, views.plane)
+    plane = torch.where(bad, views.plane + 0.2, views.plane)
     dirty = pulls.Views(views.R, views.translation, plane, views.precision)
-    problem = Problem(
-        model, shape, lambda x, f: pulls.keypoints(x, dirty[f], 4.0), wide_priors(body), torch.ones(model.unknowns, dtype=torch.bool)
-    )
-    state, _ = settle(problem, truth, 30)
+    state, _ = settle(everything(model, shape, dirty, 4.0), truth, 30)
     error = (model.place(state, shape).points - model.place(truth, shape).points).norm(dim=-1)
     assert error.mean() < 1e-3
 
@@ -148,14 +156,7 @@ def test_smoothing_lowers_the_objective_and_the_acceleration():
     pixels = cameras.project(model.place(truth, shape).points)
     noisy = pixels + 4 * torch.randn(pixels.shape, generator=g, dtype=torch.float64)
     views = pulls.Views.undistorted(cameras, noisy, torch.full(pixels.shape[:-1], 4.0), torch.float64)
-    problem = Problem(
-        model,
-        shape,
-        lambda x, f: pulls.keypoints(x, views[f], 10.0),
-        wide_priors(body),
-        torch.ones(model.unknowns, dtype=torch.bool),
-        chunk=10,
-    )
+    problem = replace(everything(model, shape, views, 10.0), chunk=10)
     smoothness = Smoothness.from_sigmas(3.0, torch.full((55,), 10.0, dtype=torch.float64), 30.0, 4, 30.0)
     alone, _ = settle(problem, truth, 15)
     together, _ = smooth(problem, alone, smoothness, 8)
@@ -171,4 +172,5 @@ def test_the_inverse_left_jacobian_is_the_derivative_of_the_logarithm():
     J = torch.autograd.functional.jacobian(
         lambda d: rotation.log(rotation.exp(d) @ rotation.exp(r)), torch.full((3,), 1e-9, dtype=torch.float64)
     )
-    assert torch.allclose(J, left_jacobian_inverse(r), atol=1e-6)
+    ours = lanes.against_left_jacobian(r[:, None, None], torch.eye(3, dtype=torch.float64)[:, :, None])[..., 0]
+    assert torch.allclose(J.T, ours, atol=1e-6)

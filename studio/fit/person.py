@@ -19,7 +19,7 @@ from torch import Tensor
 
 from calibration.cameras import Cameras
 from rigs.anatomy import Anatomy, anatomy
-from rigs.body import Body
+from rigs.body import Body, Skin
 from rigs.landmarks import landmark_skin
 from studio.fit import contact, initial, pulls
 from studio.fit.points import Model, Pull, State
@@ -120,7 +120,7 @@ class Fitter:
         self.names = named
         skin, self.scatter = landmark_skin(body, named, observed.network)
         self.scatter = self.scatter.to(self.device)
-        self.model = Model(self.body, skin.to(self.device))
+        self.model = Model(self.body, with_locked_joints(skin, body).to(self.device))
         self.anatomy: Anatomy = anatomy(body).to(self.device)
         self.priors = Priors(JointPrior(self.anatomy), ExpressionPrior())
         self.free = torch.ones(self.model.unknowns, dtype=torch.bool, device=self.device)
@@ -178,7 +178,7 @@ class Fitter:
             return pull
 
         free = self.free.clone()
-        if not face or not bool((views.precision[:, :, self.faces] > 0).any()):
+        if not face or not bool((views.precision[:, self.faces] > 0).any()):
             free[3 + 3 * len(self.body.skeleton) :] = False
         return Problem(self.model, shape, evidence, self.priors, free)
 
@@ -230,7 +230,7 @@ class Fitter:
         views, smoothness = self.views(observed), self.smoothness()
         state = self.alone(self.start(observed, shape), views, shape)
         problem = self.problem(shape, views, self.config.kernel)
-        state, blocks = smooth(problem, state, smoothness, 8)
+        state, factor = smooth(problem, state, smoothness, 8)
         contacts = torch.zeros(len(state), 4, device=self.device)
         if self.config.contact and len(self.feet) == 4:
             feet = self.model.place(state, shape).points[:, self.feet]
@@ -243,9 +243,18 @@ class Fitter:
             held = torch.full((len(state), len(self.names), 3), torch.nan, device=self.device)
             held[:, self.feet] = contact.anchors(feet, on)
             problem = self.problem(shape, views, self.config.kernel, held)
-            state, blocks = smooth(problem, state, smoothness, 5)
-        sigma = (spread(problem, state, blocks) ** 2 + self.doubt() ** 2).sqrt()
+            state, factor = smooth(problem, state, smoothness, 5)
+        sigma = (spread(problem, state, factor) ** 2 + self.doubt() ** 2).sqrt()
         return state, sigma, contacts
+
+
+def with_locked_joints(skin: Skin, body: Body) -> Skin:
+    """The same points, carried by the joint above where theirs is locked: at rest it moves as that one does."""
+    weights = skin.weights.clone()
+    for joint in sorted((body.skeleton.index(j) for j in LOCKED), reverse=True):
+        weights[:, body.skeleton.parents[joint]] += weights[:, joint]
+        weights[:, joint] = 0
+    return replace(skin, weights=weights)
 
 
 def windows(frames: int, size: int, halo: int) -> Iterator[tuple[slice, slice]]:

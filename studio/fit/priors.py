@@ -8,20 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rigs import rotation
 from rigs.anatomy import Anatomy
-from studio.fit.points import Normal, State
-
-
-def left_jacobian_inverse(r: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3 3"]:
-    """How `log(exp(d) exp(r))` moves with a small d (Sola et al., A micro Lie theory, 2018, eq. 146)."""
-    square = (r * r).sum(-1)[..., None, None]
-    small = square < 1e-4
-    safe = torch.where(small, torch.ones_like(square), square)
-    angle = safe.sqrt()
-    c = torch.where(small, 1 / 12 + square / 720, 1 / safe - (1 + angle.cos()) / (2 * angle * angle.sin().clamp_min(1e-4)))
-    K = rotation.skew(r)
-    return torch.eye(3, dtype=r.dtype, device=r.device) - 0.5 * K + c * (K @ K)
+from studio.fit import lanes
+from studio.fit.limbs import Normal
+from studio.fit.points import Layout, State
 
 
 @dataclass(frozen=True)
@@ -34,24 +24,37 @@ class JointPrior:
     wall: float = 0.035
     """How far evidence may push a joint beyond its range, rad."""
 
-    def terms(self, state: State) -> tuple[Float[Tensor, "T"], Float[Tensor, "T J 3"], Float[Tensor, "T J 3 3"]]:
-        """Cost, gradient and information for the small rotations of every joint but the root."""
-        a = self.anatomy
-        r = rotation.log(state.R)
-        angle = (a.axes @ r[..., None])[..., 0]
-        sd = self.spread * (0.5 * (a.high - a.low)).clamp_min(0.02)
-        soft = (angle - a.mean) / sd
-        over = ((angle - a.high).clamp_min(0) + (angle - a.low).clamp_max(0)) / self.wall
-        beyond = (over != 0).to(angle.dtype)
-        turn = a.axes @ left_jacobian_inverse(r)
+    def cost(self, state: State) -> Float[Tensor, "T"]:
+        """Negative log of the prior, per frame; the root is free."""
+        _, soft, over, _ = self._angles(state)
+        return 0.5 * ((soft * soft).sum((0, 1)) + (over * over).sum((0, 1)))
+
+    def terms(self, state: State) -> tuple[Float[Tensor, "3 J T"], Float[Tensor, "3 3 J T"]]:
+        """Gradient and information for the small rotations of every joint."""
+        r, soft, over, sd = self._angles(state)
+        beyond = (over != 0).to(r.dtype)
+        axes = self.anatomy.axes.permute(2, 1, 0)[..., None]  # (3, axis, J, 1)
+        turn = lanes.against_left_jacobian(r[:, None], axes)
         slope = soft / sd + over / self.wall
         weight = 1 / sd**2 + beyond / self.wall**2
-        free = torch.ones(r.shape[1], dtype=r.dtype, device=r.device)
-        free[0] = 0
-        cost = (0.5 * (soft**2 + over**2) * free[:, None]).sum((1, 2))
-        gradient = (turn.mT @ slope[..., None])[..., 0] * free[:, None]
-        information = turn.mT @ (weight[..., None] * turn) * free[:, None, None]
-        return cost, gradient, information
+        slope[:, 0], weight[:, 0] = 0, 0
+        information = turn.new_empty(3, 3, *r.shape[1:])
+        for a in range(3):
+            for b in range(a, 3):
+                information[a, b] = information[b, a] = (turn[a] * turn[b] * weight).sum(0)
+        return (turn * slope).sum(1), information
+
+    def _angles(self, state: State) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rotation vectors (3, J, T); whitened distance from the relaxed pose and beyond the range, and the prior's width (axis, J, 1)."""
+        a = self.anatomy
+        r = lanes.log(state.R.permute(2, 3, 1, 0))
+        angle = lanes.carried(a.axes.permute(1, 2, 0)[..., None], r)
+        low, high, mean = (x.T[..., None] for x in (a.low, a.high, a.mean))
+        sd = (self.spread * (0.5 * (high - low))).clamp_min(0.02)
+        soft = (angle - mean) / sd
+        over = ((angle - high).clamp_min(0) + (angle - low).clamp_max(0)) / self.wall
+        soft[:, 0], over[:, 0] = 0, 0
+        return r, soft, over, sd
 
 
 @dataclass(frozen=True)
@@ -79,18 +82,27 @@ class Priors:
 
     def cost(self, state: State) -> Float[Tensor, "T"]:
         """Negative log of the prior, per frame."""
-        return self.joints.terms(state)[0] + self.expression.terms(state)[0]
+        return self.joints.cost(state) + self.expression.terms(state)[0]
 
-    def added(self, normal: Normal, state: State) -> Normal:
+    def added(self, normal: Normal, state: State, layout: Layout) -> Normal:
         """The normal equations with the priors; changes its argument's tensors in place."""
-        _, gj, Hj = self.joints.terms(state)
-        _, ge, He = self.expression.terms(state)
-        J = state.R.shape[1]
-        H, g = normal.H, normal.g
-        H[:, 3 : 3 + 3 * J, 3 : 3 + 3 * J].unflatten(1, (-1, 3)).unflatten(3, (-1, 3)).diagonal(dim1=1, dim2=3).add_(Hj.permute(0, 2, 3, 1))
-        g[:, 3 : 3 + 3 * J] += gj.flatten(1)
-        H.diagonal(dim1=1, dim2=2)[:, 3 + 3 * J :].add_(He)
-        g[:, 3 + 3 * J :] += ge
+        slope, information = self.joints.terms(state)
+        J, e = state.R.shape[1], layout.limbs.expression_at
+        slope, information = slope[:, layout.joint], information[:, :, layout.joint]
+        slope[:, layout.translation], information[:, :, layout.translation] = 0, 0
+        if (held := layout.limbs.held) is not None:
+            slope, information = slope.masked_fill(held, 0), information.masked_fill(held | held[:, None], 0)
+        layout.add_to_nodes(normal.own, information)
+        columns = layout.limbs.columns[e] - 3 - 3 * J
+        _, ge, He = (x[..., columns] if x.dim() > 1 else x for x in self.expression.terms(state))
+        for level, own in zip(layout.limbs.levels, normal.own):
+            if level.coefficients:
+                own.diagonal(dim1=2, dim2=3)[..., -level.coefficients :].add_(He[:, None])
+        g = normal.g
+        slope = slope.permute(2, 1, 0).flatten(1)
+        g[:, : e.start] += slope[:, : e.start]
+        g[:, e.stop :] += slope[:, e.start :]
+        g[:, e] += ge
         return normal
 
 
@@ -111,11 +123,13 @@ class Smoothness:
         """For some of the unknowns."""
         return Smoothness(self.precision[columns])
 
-    def differences(self, state: State) -> tuple[Float[Tensor, "T-2 D"], Float[Tensor, "T-1 J 3"]]:
+    def differences(self, state: State) -> tuple[Float[Tensor, "T-2 D"], Float[Tensor, "3 J T-1"]]:
         """Second differences of the unknowns, and the first differences (rotation vectors) of the joints."""
-        r = rotation.log(state.R[1:] @ state.R[:-1].mT)
+        R = state.R.permute(2, 3, 1, 0).contiguous()
+        r = lanes.log(lanes.product(R[..., 1:], R[..., :-1].transpose(0, 1)))
         second = lambda x: x[2:] - 2 * x[1:-1] + x[:-2]  # noqa: E731
-        return torch.cat([second(state.root), (r[1:] - r[:-1]).flatten(1), second(state.expression)], 1), r
+        turn = (r[..., 1:] - r[..., :-1]).permute(2, 1, 0).flatten(1)
+        return torch.cat([second(state.root), turn, second(state.expression)], 1), r
 
     def cost(self, state: State) -> Float[Tensor, ""]:
         """Negative log likelihood of the stretch's accelerations."""
@@ -126,34 +140,26 @@ class Smoothness:
     def gradient(self, state: State) -> Float[Tensor, "T D"]:
         """Of the cost; exact in the rotations."""
         T, J = state.R.shape[:2]
-        out = state.root.new_zeros(T, len(self.precision))
         if T < 3:
-            return out
+            return state.root.new_zeros(T, len(self.precision))
         d, r = self.differences(state)
         pull = d * self.precision
-        out[2:] += pull
-        out[1:-1] -= 2 * pull
-        out[:-2] += pull
-        turn = pull[:, 3 : 3 + 3 * J].unflatten(1, (J, 3))
+        out = _spread(pull, T)
+        turn = pull[:, 3 : 3 + 3 * J].T.reshape(J, 3, T - 2).transpose(0, 1)
         velocity = torch.zeros_like(r)  # gradient with respect to each first difference
-        velocity[1:] += turn
-        velocity[:-1] -= turn
-        exact = state.root.new_zeros(T, J, 3)
-        exact[1:] += (left_jacobian_inverse(r).mT @ velocity[..., None])[..., 0]
-        exact[:-1] -= (left_jacobian_inverse(-r).mT @ velocity[..., None])[..., 0]
-        out[:, 3 : 3 + 3 * J] = exact.flatten(1)
+        velocity[..., 1:] += turn
+        velocity[..., :-1] -= turn
+        exact = r.new_zeros(3, J, T)
+        exact[..., 1:] += lanes.against_left_jacobian(r, velocity)
+        exact[..., :-1] -= lanes.against_left_jacobian(-r, velocity)
+        out[:, 3 : 3 + 3 * J] = exact.permute(2, 1, 0).flatten(1)
         return out
 
     def times(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
         """The (constant) second-difference matrix applied to a step."""
         if len(x) < 3:
             return torch.zeros_like(x)
-        d = (x[2:] - 2 * x[1:-1] + x[:-2]) * self.precision
-        out = torch.zeros_like(x)
-        out[2:] += d
-        out[1:-1] -= 2 * d
-        out[:-2] += d
-        return out
+        return _spread((x[2:] - 2 * x[1:-1] + x[:-2]).mul_(self.precision), len(x))
 
     def diagonal(self, frames: int) -> Float[Tensor, "T D"]:
         """Diagonal of that matrix."""
@@ -163,3 +169,12 @@ class Smoothness:
             count[1:-1] += 4
             count[:-2] += 1
         return count[:, None] * self.precision
+
+
+def _spread(d: Float[Tensor, "T-2 D"], frames: int) -> Float[Tensor, "T D"]:
+    """Transpose of taking second differences."""
+    out = d.new_zeros(frames, d.shape[1])
+    out[2:] += d
+    out[1:-1].sub_(d, alpha=2)
+    out[:-2] += d
+    return out

@@ -7,6 +7,7 @@ Geman-McClure, `rho(e) = c^2 e^2 / (2 (c^2 + e^2))` of the whitened residual e: 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -22,9 +23,9 @@ class Views:
 
     R: Float[Tensor, "C 3 3"]
     translation: Float[Tensor, "C 3"]
-    plane: Float[Tensor, "C T K 2"]
+    plane: Float[Tensor, "2 C K T"]
     """Ideal image-plane coordinates (x/z, y/z); zero where not seen."""
-    precision: Float[Tensor, "C T K"]
+    precision: Float[Tensor, "C K T"]
     """One over the standard deviation on the image plane; zero where not seen."""
 
     @classmethod
@@ -35,48 +36,73 @@ class Views:
         plane = cameras.undistort(pixels.to(torch.float64))
         seen = torch.isfinite(plane).all(-1) & torch.isfinite(sigma) & (sigma > 0)
         focal = cameras.focal.mean(-1)[:, None, None]
-        precision = torch.where(seen, focal / sigma.clamp_min(1e-3), 0)
-        plane = torch.where(seen[..., None], plane, 0)
-        return cls(cameras.R_camera_world.to(dtype), cameras.translation.to(dtype), plane.to(dtype), precision.to(dtype))
+        precision = torch.where(seen, focal / sigma.clamp_min(1e-3), 0).transpose(1, 2)
+        plane = torch.where(seen[..., None], plane, 0).permute(3, 0, 2, 1)
+        return cls(
+            cameras.R_camera_world.to(dtype), cameras.translation.to(dtype), plane.to(dtype).contiguous(), precision.to(dtype).contiguous()
+        )
 
     def to(self, device: str | torch.device) -> Views:
         """The same on another device."""
         return Views(self.R.to(device), self.translation.to(device), self.plane.to(device), self.precision.to(device))
 
     def __getitem__(self, frames: slice | Tensor) -> Views:
-        return Views(self.R, self.translation, self.plane[:, frames], self.precision[:, frames])
+        part = Views(self.R, self.translation, self.plane[..., frames], self.precision[..., frames])
+        part.__dict__["collapse"] = self.collapse  # the same cameras
+        return part
+
+    @cached_property
+    def collapse(self) -> tuple[Float[Tensor, "9 4*C"], Float[Tensor, "3 3*C"]]:
+        """What the columns 1, u, v, u^2 + v^2 of all cameras add to a point's information, and 1, 1, 1 to its gradient."""
+        x, y, z = self.R.unbind(1)
+        outer = lambda a, b: torch.einsum("ci,cj->cij", a, b).flatten(1)  # noqa: E731
+        both = lambda a, b: -outer(a, b) - outer(b, a)  # noqa: E731
+        information = torch.cat([outer(x, x) + outer(y, y), both(x, z), both(y, z), outer(z, z)])
+        return information.T.contiguous(), torch.cat([x, y, -z]).T.contiguous()
 
 
 def keypoints(points: Float[Tensor, "T K 3"], views: Views, kernel: float) -> Pull:
-    """Reprojection of keypoints in every view, collapsed into one pull a keypoint. `kernel` is in standard deviations."""
-    T, K = points.shape[:2]
-    A = torch.zeros(T, K, 3, 3, dtype=points.dtype, device=points.device)
-    b = torch.zeros(T, K, 3, dtype=points.dtype, device=points.device)
-    cost = torch.zeros(T, dtype=points.dtype, device=points.device)
-    for c in range(len(views.R)):
-        R = views.R[c]
-        p = points @ R.T + views.translation[c]
-        z = p[..., 2:].clamp_min(0.05)
-        s = views.precision[c][..., None] * (p[..., 2:] > 0.05)
-        uv = p[..., :2] / z
-        r = (uv - views.plane[c]) * s
-        square = (r * r).sum(-1)
-        keep = kernel**2 / (kernel**2 + square)
-        cost += 0.5 * (square * keep).sum(-1)
-        J = (s / z)[..., None] * (R[:2] - uv[..., None] * R[2])
-        weighted = J * keep.square()[..., None, None]
-        A += weighted.mT @ J
-        b += (weighted.mT @ r[..., None])[..., 0]
-    return Pull(A, b, cost)
+    """Reprojection of keypoints in every view, collapsed into one pull a keypoint. `kernel` is in standard deviations.
+
+    With u = x/z, v = y/z in the camera of axes (x; y; z), a view's Jacobian is `(x - u z; y - v z) / depth`, so that the sum over
+    views of its square is a constant matrix times sums of the weights times 1, u, v, u^2 + v^2.
+    """
+    X = points.permute(2, 1, 0)
+    C, K, T = len(views.R), X.shape[1], X.shape[2]
+    h = torch.addmm(views.translation.T.reshape(-1, 1), views.R.transpose(0, 1).reshape(-1, 3), X.reshape(3, -1)).view(3, C, K, T)
+    ahead = (h[2] > 0.05).to(X.dtype)
+    iz = h[2].clamp_min(0.05).reciprocal_()
+    u, v = h[0] * iz, h[1] * iz
+    ru, rv = u - views.plane[0], v - views.plane[1]
+    strength = (views.precision * ahead).square_()
+    square = (ru * ru).addcmul_(rv, rv).mul_(strength)
+    keep = kernel**2 / (kernel**2 + square)
+    cost = 0.5 * torch.einsum("ckt,ckt->t", square, keep)
+    m = keep.square_().mul_(strength).mul_(iz)
+    b = torch.empty(3, C, K, T, dtype=X.dtype, device=X.device)
+    torch.mul(m, ru, out=b[0])
+    torch.mul(m, rv, out=b[1])
+    torch.mul(u, b[0], out=b[2]).addcmul_(v, b[1])
+    M = torch.empty(4, C, K, T, dtype=X.dtype, device=X.device)
+    torch.mul(m, iz, out=M[0])
+    torch.mul(M[0], u, out=M[1])
+    torch.mul(M[0], v, out=M[2])
+    torch.mul(M[1], u, out=M[3]).addcmul_(M[2], v)
+    information, gradient = views.collapse
+    A = (information @ M.view(4 * C, -1)).view(3, 3, K, T)
+    return Pull(A.permute(3, 2, 0, 1), (gradient @ b.view(3 * C, -1)).view(3, K, T).permute(2, 1, 0), cost)
 
 
 def targets(points: Float[Tensor, "T K 3"], where: Float[Tensor, "T K 3"], sigma: Float[Tensor, "T K"], kernel: float) -> Pull:
     """Points of the body at known world positions; sigma in m, infinite or NaN target where unknown."""
-    known = torch.isfinite(where).all(-1) & torch.isfinite(sigma)
-    s = torch.where(known, 1 / sigma.clamp_min(1e-5), 0)
-    r = torch.where(known[..., None], points - where, 0) * s[..., None]
-    square = (r * r).sum(-1)
+    x, to = points.permute(2, 1, 0), where.permute(2, 1, 0)
+    known = torch.isfinite(to).all(0) & torch.isfinite(sigma.T)
+    s = torch.where(known, 1 / sigma.T.clamp_min(1e-5), 0)
+    r = torch.where(known, x - to, 0) * s
+    square = (r * r).sum(0)
     keep = kernel**2 / (kernel**2 + square)
     strength = s * keep.square()
-    eye = torch.eye(3, dtype=points.dtype, device=points.device)
-    return Pull((strength * s)[..., None, None] * eye, strength[..., None] * r, 0.5 * (square * keep).sum(-1))
+    A = torch.zeros(3, 3, *square.shape, dtype=points.dtype, device=points.device)
+    for i in range(3):
+        torch.mul(strength, s, out=A[i, i])
+    return Pull(A.permute(3, 2, 0, 1), (strength * r).permute(2, 1, 0), 0.5 * (square * keep).sum(0))
