@@ -168,12 +168,18 @@ def _front(views: BoardViews, lenses: Sequence[LensFit]) -> Gate:
     weight = torch.where(ok[c, b], 1 / views.sigma[c, b], 0).to(torch.float64)
     seen = Sightings(c, b, views.points()[c, b], views.pixels[c, b].nan_to_num().to(torch.float64), weight)
     wrong = facing(board_poses(seen, cameras), seen)[:, 0] == views.behind[c, b] if len(c) else torch.zeros(0, dtype=torch.bool)
-    return _turned(views.cameras, torch.stack([wrong[c == i].double().mean() for i in range(len(views.cameras))]))
+    return _turned(views, torch.stack([wrong[c == i].double().mean() for i in range(len(views.cameras))]))
 
 
-def _turned(names: Sequence[str], away: Float[Tensor, "C"]) -> Gate:
+def _turned(views: BoardViews, away: Float[Tensor, "C"]) -> Gate:
+    names = views.cameras
     worst = int(away.nan_to_num(0).argmax())
     part = float(away.nan_to_num(0)[worst])
+    if views.board.kind == "chessboard" and verdict(part, AWAY) == "pass":
+        sentence = "A chessboard looks the same in a mirror: whether all cameras mirror cannot be told by it."
+        return Gate(
+            "not mirrored", "warn", part, AWAY[1], sentence, "See that writing reads rightly in the videos; a ChArUco board would tell."
+        )
     if verdict(part, AWAY) == "pass":
         return Gate("not mirrored", "pass", part, AWAY[1], "The board's front faces the cameras that read it.")
     sentence = (
@@ -245,7 +251,7 @@ def _foretold(views: BoardViews, held: HeldOut | None) -> list[Gate]:
         return [
             Gate("held out", "fail", float("nan"), float("nan"), sentence, "Film the board at 20 instants or more that two cameras share.")
         ]
-    return [_reprojection(views, held), _pairs(views, held), _square(views, held), _turned(views.cameras, held.turned_away)]
+    return [_reprojection(views, held), _pairs(views, held), _square(views, held), _turned(views, held.turned_away)]
 
 
 def _reprojection(views: BoardViews, held: HeldOut) -> Gate:

@@ -31,6 +31,8 @@ class NotSeen(ValueError):
 
 STRETCH = 150
 """Frames that one worker looks at before it takes the next stretch."""
+HARDLY = 4
+"""Sightings below which a camera hardly sees the board: one or two may be mistaken."""
 SAMPLES = 3
 """Images that are looked at to say why a board was not found."""
 
@@ -221,9 +223,9 @@ def _joined(parts: Sequence[BoardViews], names: tuple[str, ...]) -> BoardViews:
 
 
 def why_unseen(views: BoardViews, videos: Mapping[str, Path], most: int = 2) -> dict[str, str]:
-    """For the first `most` cameras that never see the board, what is the matter with their pictures, in words."""
+    """For the first `most` cameras that hardly ever see the board, what is the matter with their pictures, in words."""
     found = {}
-    blind = [c for c in range(len(videos)) if not bool(views.seen()[c].any())]
+    blind = [c for c, count in enumerate(views.seen().sum(1).tolist()) if count < HARDLY]
     for c, name in enumerate(videos):
         if c not in blind[:most]:
             continue
@@ -238,7 +240,7 @@ def _tell(views: BoardViews, videos: Mapping[str, Path], kept: int) -> None:
     """One line of numbers; what is the matter with cameras that saw nothing, as a `NotSeen` where none saw anything."""
     seen = views.seen().sum(1).tolist()
     blind = [name for name, count in zip(videos, seen) if not count]
-    why = "; ".join(why_unseen(views, videos, most=1).values())
+    why = "; ".join(why_unseen(views, videos, most=1).values()) if blind else ""
     if len(blind) == len(videos):
         raise NotSeen(f"{videos[blind[0]]}: the board is seen in no frame: {why}")
     counts = ", ".join(f"{n} {count}" for n, count in zip(videos, seen))

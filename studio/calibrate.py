@@ -14,6 +14,7 @@ import torch
 import yaml
 from jaxtyping import Float
 from rich import print as say
+from rich.markup import escape
 from torch import Tensor
 
 from calibration.cameras import Cameras, adapt_to_video, joined
@@ -25,6 +26,7 @@ from calibration.people_world import World, lengths_of, levelled, scaled
 from rigs.catalogue import open_body
 from rigs.keypoints import BONES, COCO_17, FEET, LEFT_HAND, RIGHT_HAND, mirrored
 from rigs.landmarks import landmark_skin
+from studio.calibrate_sides import habit_of
 from studio.calibration_report import account_of_people, write_report
 from studio.freshness import write_text
 from studio.pairing import video_files
@@ -82,7 +84,8 @@ class Filmed:
         pixels, sigma, skeleton = (_of(v, which)[:, :, index] for v in (k.pixels, k.sigma, k.skeleton))
         skeleton[:, :, [i for i, n in enumerate(kept) if n not in BODY_LANDMARKS]] = torch.nan  # a hand's own axes are not the body's
         bones = tuple((kept.index(a), kept.index(b)) for a, b in BONES if a in kept and b in kept)
-        return PeopleViews(k.cameras, self.size, k.fps, pixels, sigma, skeleton, mirrored(kept), bones)
+        habit = habit_of(kept, k.network)
+        return PeopleViews(k.cameras, self.size, k.fps, pixels, sigma, skeleton, mirrored(kept), bones, habit)
 
 
 def _largest(pixels: Float[Tensor, "C T D K 2"]) -> Tensor:
@@ -265,4 +268,4 @@ def _summary(out: Path, world: World, notes: dict[str, Any], seconds: float) -> 
         f"residual {notes['residual_px']:.1f} px, positions to {worst:.0f} mm, {seconds:.0f} s -> {out}"
     )
     for sentence in notes["warnings"]:
-        say(f"[yellow]{sentence}[/]")
+        say(f"[yellow]{escape(sentence)}[/]")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from calibration.board import Board
@@ -106,7 +107,7 @@ def _in_world(found: steps.Found, rig: steps.Rig, floor: Sequence[int], world: W
 
 
 def _explained(gates: Sequence[Gate], unseen: Mapping[str, str]) -> list[Gate]:
-    """The gates with what is the matter with the pictures of cameras that never see the board."""
+    """The gates with what is the matter with the pictures of cameras that hardly ever see the board."""
     words = "; ".join(f"{name}: {why}" for name, why in unseen.items())
     return [replace(g, remedy=f"{g.remedy} ({words})") if words and g.name == "board seen" else g for g in gates]
 
@@ -125,7 +126,8 @@ def _table(gates: Sequence[Gate]) -> None:
     for column in ("gate", "", "what was found, and what to do"):
         table.add_column(column, overflow="fold")
     for g in gates:
-        table.add_row(g.name, f"[{COLOURS[g.verdict]}]{g.verdict}[/]", g.sentence + (f"\n[bold]{g.remedy}[/]" if g.remedy else ""))
+        told = escape(g.sentence) + (f"\n[bold]{escape(g.remedy)}[/]" if g.remedy else "")
+        table.add_row(g.name, f"[{COLOURS[g.verdict]}]{g.verdict}[/]", told)
     Console().print(table, highlight=False)
 
 

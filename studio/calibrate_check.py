@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from rich import print as say
+from rich.markup import escape
 
 from calibration.cameras import Cameras
 from calibration.formats import read_cameras
@@ -34,7 +35,7 @@ def check_with_people(places: Sequence[Path], cameras_file: Path, height: float 
     add_gates(cameras_file, gates)
     for g in gates:
         style = {"pass": "", "warn": "[yellow]", "fail": "[bold red]"}[g.verdict]
-        say(f"{style}{g.name}: {g.sentence} {g.remedy}".rstrip())
+        say(style + escape(f"{g.name}: {g.sentence} {g.remedy}".rstrip()))
     if passed(gates):
         say("calibrate: no camera was bumped and none are exchanged")
     return 0 if passed(gates) else 3

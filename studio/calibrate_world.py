@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich import print as say
+from rich.markup import escape
 
 from calibration.formats import read_cameras
 from calibration.gates import gates_of, passed, report_file, save_gates
@@ -29,6 +30,6 @@ def replace_world(file: Path, out: Path, world: World, accept: bool = False) -> 
     facts = {"How it was calibrated": f"the cameras come from {file.name}; here only the world was set, by {len(told.places)} points"}
     write_report(out, Account("Calibration in another world", file.name, moved, gates, facts, marks=told.places, accepted=accepted))
     for gate in told.gates:
-        say(f"{'[bold red]' if gate.verdict == 'fail' else ''}{gate.name}: {gate.sentence} {gate.remedy}".rstrip())
+        say(("[bold red]" if gate.verdict == "fail" else "") + escape(f"{gate.name}: {gate.sentence} {gate.remedy}".rstrip()))
     say(f"calibrate: world of {len(cameras)} cameras set by {len(told.places)} points -> {out}, {report_file(out).name}")
     return 0 if accept or passed(gates) else 2

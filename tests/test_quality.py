@@ -217,7 +217,9 @@ def test_gates_are_kept_and_speak_only_of_their_own_cameras(tmp_path):
     file = save_gates(cameras, [bad, replace(bad, verdict="pass")], accepted=True)
     gates, facts = load_gates(file)
     assert not passed(gates) and math.isnan(gates[0].value) and facts["accepted"] is True
-    assert doubts(cameras) == ["The calibration cameras.yaml failed its check 'tilt'. The board never tilted. Tilt it."]
+    assert doubts(cameras) == [
+        "The calibration cameras.yaml failed its check 'tilt' (accepted by the operator). The board never tilted. Tilt it."
+    ]
     cameras.write_text("other cameras")
     assert doubts(cameras) == []
     file.write_text("gates: [{name: tilt}]")

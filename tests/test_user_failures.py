@@ -3,6 +3,7 @@
 `FAILURES` is what the README's table lists.
 """
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ from calibration.gates import Gate, load_gates
 from studio.cli import call
 
 BOARD, CHESS = "charuco:6x4:12cm:DICT_4X4_50:marker=9cm", "chessboard:5x4:12cm"
-FLAT = [34, 37]
+FLAT = [23, 25]
 """Instants at which the board lies on the floor, in two places."""
 TAPE = ["--distance", tape("left", "right")]
 
@@ -74,7 +75,7 @@ class Bench:
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     folder = tmp_path_factory.mktemp("good")
-    poses = [*waved(32), *[lying(0.1, 0.05)] * 3, *[lying(-0.5, 0.1)] * 3]
+    poses = [*waved(22), *[lying(0.1, 0.05)] * 2, *[lying(-0.5, 0.1)] * 2]
     images = filmed(charuco(), poses)
     clips(folder / "clips", images)
     words = ["--out", str(folder / "rig"), "--floor", *map(str, FLAT), *TAPE]
@@ -94,13 +95,19 @@ def still(bench: Bench, name: str, instants: range) -> list[np.ndarray]:
 
 
 def mirrored_picture(b: Bench):
-    """A camera that mirrors its picture, filming a board of markers."""
+    """A camera that mirrors its picture, filming a board with markers."""
     return b.calibrate(b.changed(middle=[i[:, ::-1] for i in b.images["middle"]]))
 
 
+def mirrored_print(b: Bench):
+    """A board that was printed mirrored."""
+    return b.calibrate(clips(b.folder / "clips", filmed(charuco()[:, ::-1].copy(), waved(2))))
+
+
 def mirrored_chessboard(b: Bench):
-    """Cameras that all mirror their pictures, filming a chessboard."""
-    return b.calibrate(clips(b.folder / "clips", filmed(chessboard(), waved(16)), lambda i: i[:, ::-1]), board=CHESS)
+    """One camera that mirrors its picture, filming a chessboard."""
+    images = filmed(chessboard(), waved(12))
+    return b.calibrate(clips(b.folder / "clips", images | {"right": [i[:, ::-1] for i in images["right"]]}), board=CHESS)
 
 
 def wrong_square(b: Bench):
@@ -143,7 +150,7 @@ def blurred_footage(b: Bench):
 def moved_camera(b: Bench):
     """A camera that was bumped half-way."""
     there = looking(PLACES["right"] + [0.03, 0, 0.02], 1.5), PLACES["right"] + [0.03, 0, 0.02]
-    return b.calibrate(b.changed(right=pictures(charuco(), [RIG["right"]] * 19 + [there] * (len(b.poses) - 19), b.poses)))
+    return b.calibrate(b.changed(right=pictures(charuco(), [RIG["right"]] * 14 + [there] * (len(b.poses) - 14), b.poses)))
 
 
 def swapped_files(b: Bench):
@@ -163,8 +170,8 @@ def wrong_resolution(b: Bench):
 def board_never_tilted(b: Bench):
     """A board that always faces the cameras flatly."""
     row = {n: (looking(np.array([x, -3.0, 0.7])), np.array([x, -3.0, 0.7])) for n, x in zip(NAMES, (-0.2, 0.0, 0.2))}
-    poses = waved(30, tilt=2.0, lean=0.0)
-    return b.calibrate(clips(b.folder / "clips", {n: pictures(charuco(), [row[n]] * 30, poses) for n in NAMES}))
+    poses = waved(12, tilt=2.0, lean=0.0)
+    return b.calibrate(clips(b.folder / "clips", {n: pictures(charuco(), [row[n]] * 12, poses) for n in NAMES}))
 
 
 def out_of_step(b: Bench):
@@ -179,13 +186,14 @@ def too_little_footage(b: Bench):
 
 def uneven_floor(b: Bench):
     """A board that did not lie on the floor at one of the instants named."""
-    poses = [*b.poses[:37], *[lying(-0.5, 0.1, 0.08)] * 3]
+    poses = [*b.poses[:24], *[lying(-0.5, 0.1, 0.08)] * 2]
     return b.calibrate(clips(b.folder / "clips", filmed(charuco(), poses)), "--floor", *map(str, FLAT))
 
 
 FAILURES = {
     mirrored_picture: "board seen",
-    mirrored_chessboard: "not mirrored",
+    mirrored_print: "board seen",
+    mirrored_chessboard: "in step",
     wrong_square: "distance left right",
     wrong_unit: "scale",
     wrong_dictionary: "board seen",
@@ -202,7 +210,8 @@ FAILURES = {
     uneven_floor: "floor",
 }
 WORDS = {
-    mirrored_picture: "mirrored", wrong_dictionary: "dictionary: DICT_4X4_50", squares_for_corners: "you counted squares",
+    mirrored_picture: "mirrored", mirrored_print: "print is mirrored", wrong_dictionary: "dictionary: DICT_4X4_50",
+    squares_for_corners: "you counted squares",
     blurred_footage: "blurred", blind_camera: "camera right", two_groups: "[left, middle] and [right]", moved_camera: "right moved",
     swapped_files: "left and right", wrong_resolution: "640 x 360", uneven_floor: "+80 mm", out_of_step: "right",
 }  # fmt: skip
@@ -210,12 +219,26 @@ WORDS = {
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda f: f.__name__)
-def test_the_failure_ends_in_the_gate_that_names_it(bench, failure):
+def test_the_failure_ends_in_the_gate_that_names_it(bench, failure, capsys):
     code, gates = failure(bench)
     failed = {n: f"{g.sentence} {g.remedy}" for n, g in gates.items() if g.verdict == "fail"}
     assert code == 2 and FAILURES[failure] in failed, (code, {n: (g.verdict, g.sentence) for n, g in gates.items()})
     assert WORDS.get(failure, "") in failed[FAILURES[failure]]
+    assert "".join(WORDS.get(failure, "").split()) in "".join(capsys.readouterr().out.split())  # the table on the screen says it too
     assert all(g.remedy or "dictionary" in g.sentence or "seen" in g.sentence for g in gates.values() if g.verdict == "fail")
+
+
+def test_the_readme_lists_every_failure_with_its_gate():
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    rows = re.search(r"These (\d+) mistakes .*?\n\|---\|---\|\n(.*?)\n\n", text, re.S)
+    assert rows is not None and int(rows[1]) == len(FAILURES)
+    listed = [tuple(cell.strip() for cell in row.strip("|").split("|")) for row in rows[2].splitlines()]
+    assert listed == [((f.__doc__ or "").rstrip("."), gate) for f, gate in FAILURES.items()]
+
+
+def test_a_chessboard_that_all_cameras_mirror_is_not_called_good(bench):
+    code, gates = bench.calibrate(clips(bench.folder / "clips", filmed(chessboard(), waved(12)), lambda i: i[:, ::-1]), board=CHESS)
+    assert code == 2 or (gates["not mirrored"].verdict == "warn" and "cannot be told" in gates["not mirrored"].sentence)
 
 
 def test_the_same_footage_without_a_mistake_is_good(good):
