@@ -48,7 +48,7 @@ class SyncConfig:
     """Most frames looked at, in stretches over the take."""
     gain: float = 0.05
     """`auto` follows clocks that lower the held-out cost by at least this part of it."""
-    sure: float = 1.0
+    sure: float = 0.3
     """... whose standard deviation is at most this, frames."""
     stir: float = 4.0
     """... found from people whose mean squared speed is this many times what noise alone would give."""
@@ -132,6 +132,7 @@ def _found(take: Take, names: tuple[str, ...], fps: float, config: SyncConfig) -
         return Finding((), None, False, "switched off")
     if config.mode in ("audio", "flash", "timecode"):
         return _alone(_asked(take, names, own, config), names)
+    length = min(float(t[-1]) for t in own)
     watched = _watched(take, names, own, config)
     if not watched:
         if config.mode != "auto":
@@ -141,9 +142,12 @@ def _found(take: Take, names: tuple[str, ...], fps: float, config: SyncConfig) -
         return _alone(by_speed(watched[0], config.motion.reach), names)
     cameras = take.cameras()
     others = [] if config.mode == "motion" else [e for e in _cheap(take, names, config) if len(e.told) == len(names)]
-    verdict, paths = min(
-        ((by_motion(cameras, w, config.motion, [e.against(0) for e in others]), w) for w in watched), key=lambda v: v[0].cost
-    )
+    starts = [e.against(0) for e in others]
+    if length > config.frames / fps:  # who began when is told by one stretch; then the cameras are looked at where they saw the same
+        first = [by_motion(cameras, w, config.motion, starts) for w in watched]
+        starts.append(min(first, key=lambda v: v.cost).estimate)
+        watched = _watched(take, names, own, config, starts[-1].offset.tolist()) or watched
+    verdict, paths = min(((by_motion(cameras, w, config.motion, starts), w) for w in watched), key=lambda v: v[0].cost)
     if config.mode == "auto" and (still := min(p.stir() for p in paths)) < config.stir:
         quiet = _unmoved(f"too little motion to tell ({still:.1f} times the noise)", varying)
         return replace(quiet, estimates=tuple(others))
@@ -183,29 +187,45 @@ def _unmoved(reason: str, varying: list[str]) -> Finding:
     return Finding((), None, False, reason)
 
 
-def _watched(take: Take, names: tuple[str, ...], own: Sequence[Tensor], config: SyncConfig) -> list[list[Path2D]]:
-    """Every way to tell one person's paths in all views: the largest in each view, and whom the geometry holds for the same."""
+def _watched(
+    take: Take, names: tuple[str, ...], own: Sequence[Tensor], config: SyncConfig, offsets: Sequence[float] | None = None
+) -> list[list[Path2D]]:
+    """Every way to tell one person's paths in all views: the largest in each view, and whom the geometry holds for the same.
+
+    Long takes are looked at in part: with `offsets` (s) in pieces at the same moments of all cameras, without in the middle.
+    """
     disks = [OnDisk.open(Keypoints2D, take.keypoints_folder / f"{n}.safetensors") for n in names]
     if len(joints_of(disks[0].facts.keypoints)) < 4 or min(d.frames for d in disks) < 16:
         return []
-    length = min(d.frames / d.facts.fps for d in disks)
-    cuts = _stretches(length, config.frames / max(d.facts.fps for d in disks))
-    parts = [[d.cut(slice(int(a * d.facts.fps), int(b * d.facts.fps))) for a, b in cuts] for d in disks]
+    zero = [float(t[d.facts.first_frame]) + o for d, t, o in zip(disks, own, offsets or [0.0] * len(disks))]
+    begin, end = max(zero), min(z + (d.frames - 1) / d.facts.fps for z, d in zip(zero, disks))
+    cuts = _stretches(end - begin, config.frames / take.fps, 1 if offsets is None else 6)
+    if len(cuts) == 1 and cuts[0] == (0.0, end - begin):
+        parts = [[d.cut(slice(0, d.frames))] for d in disks]
+    else:
+        parts = [
+            [d.cut(slice(max(int((begin + a - z) * d.facts.fps), 0), max(int((begin + b - z) * d.facts.fps), 0))) for a, b in cuts]
+            for d, z in zip(disks, zero)
+        ]
     ways = [[path_of([(k, prominent(k)[0]) for k in here], t) for here, t in zip(parts, own)]]
     several = any(d.facts.pixels.shape[2] > 1 for d in disks)
     if several and len({d.facts.fps for d in disks}) == 1:
         cameras = take.cameras()
-        which = [identify(cameras, Keypoints2D.joined(p), 1, IdentityConfig())[0][:, :, 0] for p in zip(*parts)]
-        way = [path_of([(k, w[c]) for k, w in zip(here, which)], own[c]) for c, here in enumerate(parts)]
+        alike = ([replace(k, first_frame=0) for k in p] for p in zip(*parts))
+        which = [identify(cameras, Keypoints2D.joined(p), 1, IdentityConfig())[0][:, :, 0] for p in alike]
+        pieces = [[(k, w[c]) for k, w in zip(here, which)] for c, here in enumerate(parts)]
+        way = [path_of([(k.cut(slice(0, len(w))), w) for k, w in here], t) for here, t in zip(pieces, own)]
         if not all(torch.equal(a.pixels.nan_to_num(), b.pixels.nan_to_num()) for a, b in zip(way, ways[0])):
             ways.append(way)
     return [w for w in ways if sum(bool(torch.isfinite(p.pixels).any()) for p in w) == len(w)]
 
 
-def _stretches(length: float, most: float, pieces: int = 6) -> list[tuple[float, float]]:
-    """Parts of a take of `length` s, `most` s in all, evenly over it."""
+def _stretches(length: float, most: float, pieces: int) -> list[tuple[float, float]]:
+    """Parts of a take of `length` s, `most` s in all: one in the middle, or several evenly over it."""
     if length <= most:
         return [(0.0, length)]
+    if pieces == 1:
+        return [((length - most) / 2, (length + most) / 2)]
     starts = torch.linspace(0, length - most / pieces, pieces).tolist()
     return [(s, s + most / pieces) for s in starts]
 
@@ -222,10 +242,7 @@ def _decided(
 ) -> Finding:
     """Follow the clocks only where they are clear and frames that had no part in finding them say so too."""
     motion = verdict.estimate
-    sigma = torch.maximum(motion.sigma, torch.full_like(motion.sigma, 0.5 * verdict.apart))
-    sigma[0] = 0
-    motion = replace(motion, sigma=sigma)
-    shift, wide = motion.shift() - motion.shift().median(), float(sigma.max())
+    shift, wide = motion.shift() - motion.shift().median(), float(motion.sigma.max())
     estimates, warnings = (motion, *others), _disagreements(motion, others, names, fps)
     cost = f"held-out cost {verdict.before:.3f} to {verdict.after:.3f}"
     clear = wide * fps <= config.sure

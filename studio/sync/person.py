@@ -14,10 +14,11 @@ from calibration.cameras import Cameras
 from studio.interpolation import GAP, Track2D, same_people
 from studio.values import Keypoints2D, of_actor
 
-JOINTS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+JOINTS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle", "forefinger1", "forefinger4", "pinky_finger4")
+"""What is compared: the large joints, and some of the hands, which move fastest. Where a view sees no hands it does without."""
 WINDOW = 0.05
 """Half width of the smoothing, s; at least two and a half frames."""
-HALF = 8
+HALF = 24
 """Most frames on either side that take part in it."""
 
 
@@ -38,7 +39,7 @@ class Path2D:
 
     def stir(self) -> float:
         """How many times the noise's share of the joints' mean squared speed there is: about one for somebody who keeps still."""
-        count, (place, velocity) = self._count(), self.smoothed()
+        count, (place, velocity) = self._count(WINDOW), self.smoothed()
         k = torch.arange(-count, count + 1, dtype=torch.float64) * self.step
         basis = torch.stack([torch.ones_like(k), k, k * k], 1)
         weight = _taper(k.abs() / max(WINDOW, 2.5 * self.step))
@@ -50,17 +51,17 @@ class Path2D:
         speed = velocity.square().sum(-1)
         return float(speed[torch.isfinite(speed)].mean() / (2 * noise * fit[1].square().sum()).clamp_min(1e-12))
 
-    def _count(self) -> int:
+    def _count(self, window: float) -> int:
         """Frames on either side that the smoothing uses."""
-        return min(HALF, max(round(max(WINDOW, 2.5 * self.step) / self.step), 1))
+        return min(HALF, max(round(max(window, 2.5 * self.step) / self.step), 1))
 
-    def smoothed(self) -> tuple[Float[Tensor, "T K 2"], Float[Tensor, "T K 2"]]:
+    def smoothed(self, window: float = WINDOW) -> tuple[Float[Tensor, "T K 2"], Float[Tensor, "T K 2"]]:
         """Place, px, and velocity, px/s, by a local parabola (Savitzky and Golay 1964, for uneven steps and gaps).
 
         NaN where fewer than four frames within the window, or none on one side, were seen.
         """
-        window = max(WINDOW, 2.5 * self.step)
-        count, T = self._count(), len(self.times)
+        count, T = self._count(window), len(self.times)
+        window = max(window, 2.5 * self.step)
         seen = torch.isfinite(self.pixels).all(-1) & torch.isfinite(self.sigma)
         H = self.pixels.new_zeros(*seen.shape, 3, 3, dtype=torch.float64)
         b = self.pixels.new_zeros(*seen.shape, 3, 2, dtype=torch.float64)
@@ -100,9 +101,9 @@ class Sight:
     step: float
 
     @classmethod
-    def of(cls, camera: Cameras, path: Path2D, placement: float) -> Sight:
+    def of(cls, camera: Cameras, path: Path2D, placement: float, window: float = WINDOW) -> Sight:
         """`placement` rad is added to the detections' own sigma: views place a landmark differently on the body."""
-        pixels, velocity = path.smoothed()
+        pixels, velocity = path.smoothed(window)
         h = 1e-3
         plane = camera.undistort(pixels[None].double())[0]
         rate = (camera.undistort((pixels + h * velocity)[None].double())[0] - plane) / h
@@ -123,7 +124,7 @@ class Sight:
 
 
 def joints_of(names: Sequence[str]) -> list[int]:
-    """Keypoints that are compared: the large joints."""
+    """Keypoints that are compared."""
     return [k for k, n in enumerate(names) if n.removeprefix("left_").removeprefix("right_") in JOINTS]
 
 
