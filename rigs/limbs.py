@@ -12,6 +12,8 @@ from rigs.characters.character import Character
 
 STRETCH = 0.9995
 """Limbs are straightened to this part of their length at most."""
+SOFT = {"body": 0.01, "world": 0.05}
+"""Part of an arm's length over which it yields: goals in the room are often out of reach, those relative to the body hardly ever."""
 POLE = 0.05
 """How much the anatomical direction of a knee or elbow counts beside the one it has, as part of the upper bone."""
 NEAR, FAR = 0.03, 0.12
@@ -43,17 +45,19 @@ def bent(
     limb: list[int],
     goal: Float[Tensor, "T 3"],
     pole: Float[Tensor, "T 3"],
+    soft: float = 0.0,
 ) -> Float[Tensor, "T J 3 3"]:
     """World rotations with the limb (upper, middle, end joint) bent so that its end is at the goal; the end keeps its own rotation.
 
     The plane of the bend stays the one it was in; a nearly straight limb bends towards `pole`. A goal too far is pointed at.
+    The last part `soft` of its length a limb gives up more and more slowly, so that it does not snap straight.
     """
     upper, middle, end = (p[:, j] for j in limb)
     a, b = (middle - upper).norm(dim=-1, keepdim=True), (end - middle).norm(dim=-1, keepdim=True)
     way = goal - upper
     far = way.norm(dim=-1, keepdim=True)
     along = way / far.clamp_min(1e-9)
-    far = far.minimum(STRETCH * (a + b)).maximum((a - b).abs() + 1e-3 * a)
+    far = _reachable(far, STRETCH * (a + b), soft).maximum((a - b).abs() + 1e-3 * a)
     side = middle - upper + POLE * a * pole
     # The bend's plane is carried with the limb: first the old line is turned onto the new one.
     old = end - upper
@@ -72,6 +76,15 @@ def bent(
     R[:, only_upper] = thigh[:, None] @ R[:, only_upper]
     R[:, only_middle] = shin[:, None] @ R[:, only_middle]
     return R
+
+
+def _reachable(far: Float[Tensor, "T 1"], most: Float[Tensor, "T 1"], soft: float) -> Float[Tensor, "T 1"]:
+    """How far a limb goes for a goal at a distance: all the way until near its length, which it approaches exponentially."""
+    if not soft:
+        return far.minimum(most)
+    room = soft * most
+    over = (far - most + room).clamp_min(0)
+    return torch.where(over > 0, most - room + room * (1 - torch.exp(-over / room)), far)
 
 
 def _turn(old: Tensor, new: Tensor, carry: Tensor) -> Float[Tensor, "T 3 3"]:

@@ -21,7 +21,7 @@ from rigs import rotation
 from rigs.body import Shaped
 from rigs.bones import NEEDED, SIDES, Mapping
 from rigs.characters.character import Character, Clip, relative
-from rigs.limbs import bent, lowering, soles, standing, twisted
+from rigs.limbs import SOFT, bent, lowering, soles, standing, twisted
 from rigs.rest import pose_name, t_turns, tips
 from rigs.skeleton import HUMAN
 
@@ -320,7 +320,8 @@ def _solved(scene: _Scene, R: Float[Tensor, "T J 3 3"]) -> tuple[Float[Tensor, "
         wrists = _hands(scene, scene.placed(R, hips), scaled)
         for side in SIDES:
             limb = [joints[side + part] for part in ("Arm", "ForeArm", "Hand")]
-            R = bent(scene.character, R, scene.placed(R, hips), limb, wrists[side], _pole(scene, side + "ForeArm", (0.0, 1.0, 0.0)))
+            pole = _pole(scene, side + "ForeArm", (0.0, 1.0, 0.0))
+            R = bent(scene.character, R, scene.placed(R, hips), limb, wrists[side], pole, SOFT[scene.options.hands])
             reached[side + "Hand"] = float((scene.placed(R, hips)[:, limb[2]] - wrists[side]).norm(dim=-1).max())
     R = twisted(scene.character, scene.mapping, scene.R_rest, scene.p_rest, R)
     return R, scene.placed(R, hips), Fit(scene.scale, reached, float(down.max()))

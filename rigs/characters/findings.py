@@ -34,7 +34,9 @@ def of_rest(names: Sequence[str], parents: Sequence[int], places: Float[Tensor, 
     broken = [n for n, p in zip(names, places) if not bool(torch.isfinite(p).all())]
     if broken:
         return [f"joint {broken[0]!r} is nowhere (not a number); export the file again"]
+    beside = ("ik_", "interaction", "center_of_mass")  # Unreal's, which mark places
     flat = [n for n, p, up in zip(names, places, parents) if up >= 0 and float((p - places[up]).norm()) < SHORT]
+    flat = [n for n in flat if not n.startswith(beside)]
     if flat:
         found.append(f"{len(flat)} bones have no length ({', '.join(flat[:4])}{' ...' if len(flat) > 4 else ''})")
     size = float((places.amax(0) - places.amin(0)).max())

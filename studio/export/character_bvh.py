@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rigs import euler
-from rigs.characters.character import Character, Clip
+from rigs.characters.character import Character, Clip, relative
 
 CENTIMETRES = 100.0
 Y_UP = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.float64)
@@ -33,17 +33,15 @@ def write(path: Path, character: Character, clip: Clip, hips: int, order: str = 
     R_rest, p_rest = character.rest
     R, p = character.world(clip)
     turned = R @ R_rest.mT
-    channels, lines, numbers = {}, [], []
-    for j in listed:
-        up = character.parents[j]
-        above = turned[:, up] if j != top else torch.eye(3, dtype=R.dtype)
-        local = above.mT @ turned[:, j]
-        place = p[:, j] if j == top else (above.mT @ (p[:, j] - p[:, up])[..., None])[..., 0]
-        still = p_rest[j] - p_rest[up] if j != top else p_rest[j]
-        channels[j] = j == top or float((place - still).norm(dim=-1).max()) > MOVES
-        if channels[j]:
-            numbers.append(CENTIMETRES * place @ Y_UP)
-        numbers.append(torch.rad2deg(euler.unrolled(Y_UP.T @ local @ Y_UP, order)))
+    local, places = relative(character.parents, turned, p)
+    up = torch.tensor([max(parent, 0) for parent in character.parents])
+    still = torch.where(torch.arange(len(up))[:, None] == top, p_rest, p_rest - p_rest[up])
+    moved = (places - still).norm(dim=-1).amax(0) > MOVES
+    channels = {j: j == top or bool(moved[j]) for j in listed}
+    turns = torch.rad2deg(euler.unrolled(Y_UP.T @ local[:, listed] @ Y_UP, order))
+    numbers, lines = [], []
+    for n, j in enumerate(listed):
+        numbers += [CENTIMETRES * places[:, j] @ Y_UP, turns[:, n]] if channels[j] else [turns[:, n]]
     _hierarchy(lines, character, p_rest @ Y_UP * CENTIMETRES, channels, top, order, digits, "")
     lines += ["MOTION", f"Frames: {clip.frames}", f"Frame Time: {1 / clip.fps:.10f}"]
     temporary = path.with_name(path.name + ".partial")

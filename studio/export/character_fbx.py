@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rigs import euler
 from rigs.characters.character import Character, Clip, Mesh, forward
-from rigs.characters.fbx import joints_of, unscaled
+from rigs.characters.fbx import Joints, joints_of, unscaled
 from rigs.characters.fbx_nodes import CREATION_TIME, FILE_ID, VERSION, Int, Node, save
 from rigs.characters.fbx_scene import Model, Scene, joined, label
 from studio.export.fbx import TICKS, Curves, Objects, definitions, head, span, takes, time_mode
@@ -54,10 +54,11 @@ def rewritten(path: Path, original: Path, clip: Clip, morphs: Weights) -> Path:
     curves = Curves.of(grown, clip.name, ticks)
     stands = scene.world(None, np.zeros(1, np.int64))
     world: dict[int, Tensor] = {i: M.expand(clip.frames, 4, 4) for i, M in stands.items() if i not in joints.ids}
+    angles = _angles(scene, joints, R, stands)
     for j, i in enumerate(joints.ids):
         model = scene.models[i]
         above = world.get(model.parent, world[0])
-        t, r = lcl(model, above, R[:, j], p[:, j])
+        t, r = translation(model, above, R[:, j], p[:, j]), angles[:, j]
         world[i] = joined(above, model.local(t, r, model.s.expand(clip.frames, 3)), model.inherit)
         curves.on(i, "Lcl Rotation", "R", dict(zip("XYZ", r.T.numpy())))
         if float((t - model.t).abs().max()) > STILL:
@@ -69,19 +70,30 @@ def rewritten(path: Path, original: Path, clip: Clip, morphs: Weights) -> Path:
     return path
 
 
-def lcl(
-    model: Model, above: Float[Tensor, "T 4 4"], R: Float[Tensor, "T 3 3"], p: Float[Tensor, "T 3"]
-) -> tuple[Float[Tensor, "T 3"], Float[Tensor, "T 3"]]:
-    """`Lcl Translation` and `Lcl Rotation` (degrees) that put a model at a world rotation and place (file axes and unit)."""
+def _angles(scene: Scene, joints: Joints, R: Float[Tensor, "T J 3 3"], stands: dict[int, Tensor]) -> Float[Tensor, "T J 3"]:
+    """`Lcl Rotation` (degrees) of all joints that turns them so in the world (file axes)."""
+    models = [scene.models[i] for i in joints.ids]
+    own = torch.stack(
+        [
+            m.pre.T @ (R[:, up] if up >= 0 else unscaled(stands.get(m.parent, stands[0]))).mT @ R[:, j] @ m.post.T
+            for j, (m, up) in enumerate(zip(models, joints.parents))
+        ],
+        1,
+    )
+    angles = torch.zeros_like(own[..., 0])
+    for order in {m.order for m in models}:
+        same = [j for j, m in enumerate(models) if m.order == order]
+        found = torch.rad2deg(euler.unrolled(own[:, same], order))
+        angles[:, same] = found[..., [order.index(axis) for axis in "XYZ"]]
+    return angles
+
+
+def translation(model: Model, above: Float[Tensor, "T 4 4"], R: Float[Tensor, "T 3 3"], p: Float[Tensor, "T 3"]) -> Float[Tensor, "T 3"]:
+    """`Lcl Translation` that puts a model with a world rotation at a place (file axes and unit)."""
     local = unscaled(above).mT @ R
     place = torch.linalg.solve(above[:, :3, :3], (p - above[:, :3, 3])[..., None])[..., 0]
     roff, rp, soff, sp = model.pivots
-    t = place - roff - rp - (local @ (soff + sp - rp - model.s * sp)[..., None])[..., 0]
-    angles = euler.unrolled(model.pre.T @ local @ model.post.T, model.order)
-    r = torch.zeros_like(angles)
-    for n, axis in enumerate(model.order):
-        r[:, "XYZ".index(axis)] = torch.rad2deg(angles[:, n])
-    return t, r
+    return place - roff - rp - (local @ (soff + sp - rp - model.s * sp)[..., None])[..., 0]
 
 
 def _channels(scene: Scene) -> dict[int, str]:
@@ -155,14 +167,15 @@ def built(path: Path, character: Character, clip: Clip) -> Path:
     for mesh in skinned:
         _skinned(scene, mesh, models, R_rest, p_rest, character.joints)
     curves = Curves.of(scene, clip.name, ticks)
-    for j, up in enumerate(character.parents):
-        R_local, place = clip.R_parent_joint[:, j], CENTIMETRES * clip.position[:, j]
-        if up < 0:
-            R_local, place = Y_UP.T @ R_local, place @ Y_UP
-        zyx = torch.rad2deg(euler.unrolled(_own(character, j).T @ R_local, "ZYX")).numpy()
-        curves.on(models[j], "Lcl Rotation", "R", {axis: zyx[:, "ZYX".index(axis)] for axis in "XYZ"})
-        if float((place - _offset(character, j)).abs().max()) > STILL:
-            curves.on(models[j], "Lcl Translation", "T", dict(zip("XYZ", place.T.numpy())))
+    own = torch.stack([_own(character, j) for j in range(len(character))])
+    top = torch.tensor([up < 0 for up in character.parents])
+    turned = own.mT @ torch.where(top[:, None, None], Y_UP.T @ clip.R_parent_joint, clip.R_parent_joint)
+    xyz = torch.rad2deg(euler.unrolled(turned, "ZYX")).flip(-1).numpy()
+    places = CENTIMETRES * torch.where(top[:, None], clip.position @ Y_UP, clip.position)
+    for j, model in enumerate(models):
+        curves.on(model, "Lcl Rotation", "R", dict(zip("XYZ", xyz[:, j].T)))
+        if float((places[:, j] - _offset(character, j)).abs().max()) > STILL:
+            curves.on(model, "Lcl Translation", "T", dict(zip("XYZ", places[:, j].T.numpy())))
     tops = [*head(path, clip.fps, clip.name, ticks), definitions(scene), scene.objects, scene.connections, takes(clip.name, ticks)]
     save(path, tops)
     return path

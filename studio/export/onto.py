@@ -32,7 +32,10 @@ class Target:
     def checked(self) -> Target:
         """The same; a `ValueError` or `FileNotFoundError` where it cannot be used, before any work is done."""
         if self.file is not None and self.preset is not None:
-            raise ValueError("export: --to-character and --preset exclude each other; give one")
+            raise ValueError(
+                f"export: to_character ({self.file}) and preset ({self.preset}) are both set, perhaps one in the take's settings.yaml; "
+                "take one back with `--to-character None` or `--preset None`"
+            )
         if self.preset is not None and self.preset not in preset.names():
             raise ValueError(f"export: no preset {self.preset!r}; there are {', '.join(preset.names())}")
         if self.file is not None:
