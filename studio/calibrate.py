@@ -26,7 +26,6 @@ from calibration.people_world import World, lengths_of, levelled, scaled
 from rigs.catalogue import open_body
 from rigs.keypoints import BONES, COCO_17, FEET, LEFT_HAND, RIGHT_HAND, mirrored
 from rigs.landmarks import landmark_skin
-from studio.calibrate_sides import habit_of
 from studio.calibration_report import account_of_people, write_report
 from studio.freshness import write_text
 from studio.pairing import video_files
@@ -84,8 +83,7 @@ class Filmed:
         pixels, sigma, skeleton = (_of(v, which)[:, :, index] for v in (k.pixels, k.sigma, k.skeleton))
         skeleton[:, :, [i for i, n in enumerate(kept) if n not in BODY_LANDMARKS]] = torch.nan  # a hand's own axes are not the body's
         bones = tuple((kept.index(a), kept.index(b)) for a, b in BONES if a in kept and b in kept)
-        habit = habit_of(kept, k.network)
-        return PeopleViews(k.cameras, self.size, k.fps, pixels, sigma, skeleton, mirrored(kept), bones, habit)
+        return PeopleViews(k.cameras, self.size, k.fps, pixels, sigma, skeleton, mirrored(kept), bones)
 
 
 def _largest(pixels: Float[Tensor, "C T D K 2"]) -> Tensor:

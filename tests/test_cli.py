@@ -132,7 +132,7 @@ def test_run_hands_the_pipeline_what_was_asked_and_writes_it_down(footage, monke
     from studio import pipeline
 
     asked = []
-    monkeypatch.setattr(pipeline, "run", lambda take, config, force: asked.append((take, config, force)))
+    monkeypatch.setattr(pipeline, "run", lambda take, config, force, accept: asked.append((take, config, force)))
     (footage / "op").mkdir()
     words = ["--frames", "1:5", "--actors", "2", "--keypoints", footage / "op", "--force"]
     assert call("run", footage / "videos", "--cameras", footage / "cameras.yaml", "--out", footage / "out", *words) == 0
