@@ -24,11 +24,12 @@ from calibration.bundle import skew
 from calibration.cameras import Cameras, adapt_to_video, joined
 from calibration.formats import read_cameras
 from calibration.people import PeopleConfig, PeopleFit, PeopleViews, calibrate_people
+from calibration.people_prior import of_one_kind
 from calibration.people_start import angle, nearest_rotation
 from calibration.people_watch import watch
 from rigs import makehuman
 from rigs.keypoints import BONES, mirrored
-from studio.calibrate import BODY_LANDMARKS, LANDMARKS, SAME, Filmed, filmed, in_world
+from studio.calibrate import BODY_LANDMARKS, LANDMARKS, Filmed, filmed, in_world
 from studio.values import Keypoints2D
 
 
@@ -75,7 +76,7 @@ def solved(film: Filmed, views: PeopleViews, true: Cameras, height: float | None
     """The rig with unknown lenses, where they truly are of one model also with that known, and with known lenses."""
     ways: dict[str, tuple[Cameras | None, PeopleConfig]] = {"video alone": (None, PeopleConfig())}
     if float(true.focal.std() / true.focal.mean()) < 0.01:
-        ways["video alone, same lens"] = None, PeopleConfig(focal_spread=SAME, distortion_spread=SAME)
+        ways["video alone, same lens"] = None, of_one_kind(PeopleConfig())
     ways["lenses known"] = true, PeopleConfig()
     rows = {}
     for name, (lenses, config) in ways.items():

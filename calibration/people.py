@@ -16,7 +16,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from calibration.cameras import Cameras
-from calibration.people_bundle import LENS, OWN, Prior, Sightings, Solution, State, adjust
+from calibration.people_bundle import Prior, Sightings, Solution, State, adjust
+from calibration.people_prior import PeopleConfig, are_alike, of_one_kind, prior_of
+from calibration.people_sides import unbiased
 from calibration.people_start import Start, centred, flipped, mirror_image, placed, start
 from calibration.people_views import (
     PeopleViews,
@@ -32,34 +34,6 @@ from calibration.people_views import (
 
 PROOF = 0.7
 """A video is a mirror image where the rig with it turned over costs at most this share."""
-
-
-@dataclass(frozen=True)
-class PeopleConfig:
-    """How a rig is found from people."""
-
-    focal_sigma: float = 0.25
-    """Of the log of an unknown focal length around the image's longer side, for all cameras together."""
-    focal_spread: float = 0.05
-    """How much the cameras of one rig differ in it."""
-    distortion_sigma: float = 0.06
-    """Of an unknown radial distortion around zero, for all cameras together."""
-    distortion_spread: float = 0.02
-    """How much the cameras of one rig differ in it."""
-    centre_sigma: float = 0.004
-    """Of an unknown principal point around the image's centre, as a fraction of the longer side."""
-    delay_sigma: float = 0.1
-    """Of a camera's delay against the first, s; 0 for cameras that are in step."""
-    bone_sigma: float = 0.015
-    """How constant the length of a bone is, m."""
-    frames: int = 150
-    """Most frames in the adjustment, spread over the take."""
-    rounds: int = 4
-    """Adjustments, each with weights from the one before."""
-    least_motion: float = 0.04
-    """A person whose points stay within this share of their height (standard deviation) stands still, and is refused."""
-    worst_residual: float = 0.03
-    """Largest median residual, as a share of the image's longer side."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +59,8 @@ class PeopleFit:
     """Where a view had left and right exchanged."""
     start: Start | None
     """The first guess; None for a rig that was known."""
+    alike: bool = False
+    """Whether unknown lenses were taken to be of one kind."""
 
     @property
     def rms(self) -> float:
@@ -112,25 +88,34 @@ def calibrate_people(views: PeopleViews, lenses: Cameras | None = None, config: 
     plain = views if lenses is None else without_lens(views, lenses)
     first = _started(plain)
     plain = plain.relabelled(first.exchanged)
-    prior = _prior(plain, lenses, config)
+    prior = prior_of(plain, lenses, config)
     few = good_frames(plain, 40)
     tried = [_from_start(plain, first, few, prior, factor, config) for factor in ((1.0,) if lenses is not None else (0.75, 1.0, 1.4))]
     best = min(tried, key=lambda s: s.cost)
     _refuse_mirrored(plain, few, prior, best.cost, config)
-    return _finished(plain, lenses, first, best.state, prior, config)
+    done = _settled(plain, best.state, prior, config)
+    alike = config.alike
+    if lenses is None and alike is None:
+        alike = are_alike(done.solution, prior, done.together, config)
+        if alike:
+            config = replace(of_one_kind(config), rounds=2)
+            done = _settled(done.views, done.solution.state, prior_of(plain, None, config), config)
+    fit = _fit(done, lenses, first, first.exchanged ^ done.exchanged)
+    return _checked(replace(fit, alike=bool(alike)), done.views, config)
 
 
 def refined(views: PeopleViews, cameras: Cameras, covariance: Float[Tensor, "C 6 6"], config: PeopleConfig) -> PeopleFit:
     """A known rig after an adjustment in which each camera is held by its covariance (turn in its own axes, rad; position, m)."""
     plain = without_lens(views, cameras)
-    prior = _prior(plain, cameras, config)
+    prior = prior_of(plain, cameras, config)
     information = prior.information.clone()
     information[:, :6, :, :6] = 0
     c = torch.arange(len(cameras))
     information[c, :6, c, :6] = torch.linalg.inv(covariance.double())
     none = torch.zeros(0, dtype=torch.float64)
     state = replace(prior.state, R=cameras.R_camera_world, position=cameras.position, points=none, length=none)
-    return _finished(plain, cameras, None, state, Prior(state, information), config)
+    done = _settled(plain, state, Prior(state, information), config)
+    return _checked(_fit(done, cameras, None, done.exchanged), done.views, config)
 
 
 def _started(views: PeopleViews) -> Start:
@@ -163,31 +148,6 @@ def _trusted(views: PeopleViews) -> Float[Tensor, "C T K 3"]:
     return torch.where((torch.isfinite(views.skeleton).all(-1) & views.seen)[..., None], views.skeleton.double(), torch.nan)
 
 
-def _prior(views: PeopleViews, lenses: Cameras | None, config: PeopleConfig) -> Prior:
-    """What is known of lenses and delays; the poses are free but for the first camera's, which holds the world."""
-    C = len(views.cameras)
-    side = views.size.max(1).values.double()
-    lens = torch.stack([side.log(), torch.zeros_like(side), *((views.size.double() - 1) / 2).T], 1)
-    alike, one = torch.ones(C, C, dtype=torch.float64), torch.eye(C, dtype=torch.float64)
-    covariance = torch.zeros(C, OWN, C, OWN, dtype=torch.float64)
-    covariance[:, 6, :, 6] = config.focal_sigma**2 * alike + config.focal_spread**2 * one
-    covariance[:, 7, :, 7] = config.distortion_sigma**2 * alike + config.distortion_spread**2 * one
-    covariance[:, 8, :, 8] = covariance[:, 9, :, 9] = torch.diag((config.centre_sigma * side).square())
-    if lenses is not None:
-        lens = torch.cat([lenses.focal.mean(1, keepdim=True).log(), torch.zeros(C, 1), lenses.centre], 1).double()
-        covariance[:, LENS, :, LENS] = 1e-12 * torch.eye(4 * C, dtype=torch.float64).view(C, 4, C, 4)
-    delay = torch.full((C,), max(config.delay_sigma * views.fps, 1e-6) ** 2, dtype=torch.float64)
-    delay[0] = 1e-12
-    covariance[:, 10, :, 10] = torch.diag(delay)
-    loose = torch.full((C, 6), 1e6, dtype=torch.float64)
-    loose[0] = 1e-6
-    covariance[:, :6, :, :6] = torch.diag(loose.flatten()).view(C, 6, C, 6)
-    information = torch.linalg.inv(covariance.view(OWN * C, OWN * C)).view(C, OWN, C, OWN)
-    nothing = torch.zeros(0, dtype=torch.float64)
-    state = State(torch.eye(3, dtype=torch.float64).expand(C, 3, 3), lens.new_zeros(C, 3), lens, lens.new_zeros(C), nothing, nothing)
-    return Prior(state, information)
-
-
 def _from_start(views: PeopleViews, first: Start, frames: Int[Tensor, "t"], prior: Prior, factor: float, config: PeopleConfig) -> Solution:
     """A first adjustment, of the points that the skeletons have, from focal lengths `factor` times the prior's."""
     R = first.R
@@ -212,14 +172,27 @@ def _from_start(views: PeopleViews, first: Start, frames: Int[Tensor, "t"], prio
     return adjust(state, seen, Prior(replace(prior.state, R=R, position=position), still), 3.0, 40, 1e-4)
 
 
-def _finished(
-    views: PeopleViews, lenses: Cameras | None, first: Start | None, state: State, prior: Prior, config: PeopleConfig
-) -> PeopleFit:
+@dataclass(frozen=True)
+class _Settled:
+    """The last adjustment and what it rests on."""
+
+    views: PeopleViews
+    """Left and right put back."""
+    frames: Int[Tensor, "T"]
+    seen: Sightings
+    solution: Solution
+    together: float
+    """How many residuals are worth one independent one."""
+    exchanged: Bool[Tensor, "C F"]
+    """Where left and right were put back here, in all frames."""
+
+
+def _settled(views: PeopleViews, state: State, prior: Prior, config: PeopleConfig) -> _Settled:
     """The last adjustments: all points, delays open, weights by what each point's residuals turned out to be."""
     frames = good_frames(views, config.frames)
     C, K = len(views.cameras), views.sigma.shape[2]
     share = torch.ones(C, K, dtype=torch.float64)
-    exchanged = torch.zeros(views.sigma.shape[:2], dtype=torch.bool) if first is None else first.exchanged
+    exchanged = torch.zeros(views.sigma.shape[:2], dtype=torch.bool)
     solution = seen = None
     together = 1.0
     prior = Prior(replace(prior.state, R=state.R, position=state.position), prior.information)
@@ -227,21 +200,22 @@ def _finished(
         points = retriangulated(views, state, frames)
         views, more = sided(views, state, frames, points)
         exchanged = exchanged ^ more
-        if bool(more.any()):
-            points = retriangulated(views, state, frames)
+        plain = unbiased(views, state, frames, points)
+        if bool(more.any()) or views.habit is not None:
+            points = retriangulated(plain, state, frames)
         there = torch.isfinite(points).all(-1)
         bones = kept_bones(views, there.float().mean(0) > 0.3)
         state = replace(
             state, points=torch.where(there[..., None], points, points.nanmean((0, 1))), length=bone_lengths(points, views, bones)
         )
-        seen = sightings(views, frames, state.delay, share, bones, config.bone_sigma / state.length.exp())
+        seen = sightings(plain, frames, state.delay, share, bones, config.bone_sigma / state.length.exp())
         seen = replace(seen, sigma=torch.where(there[None], seen.sigma, torch.inf))
         weighed = Prior(prior.state, prior.information * together)  # dependent observations count less against what was known before
         solution = adjust(state, seen, weighed, 2.0, 30, 1e-5)
         state, together = solution.state, correlation(solution.residual)
         share = share * _noise(solution, seen).clamp(0.25, 4.0)
     assert solution is not None and seen is not None
-    return _checked(_fit(views, lenses, first, exchanged, frames, seen, solution), views, config)
+    return _Settled(views, frames, seen, solution, together, exchanged)
 
 
 def _noise(solution: Solution, seen: Sightings) -> Float[Tensor, "1 K"]:
@@ -293,18 +267,16 @@ def motion(points: Float[Tensor, "T K 3"]) -> float:
     return float(spread[there.any(0)[:, 0]].median() / (2 * torch.nanquantile(extent, 0.95)))
 
 
-def _fit(
-    views: PeopleViews, lenses: Cameras | None, first: Start | None, exchanged: Tensor, frames: Tensor, seen: Sightings, solution: Solution
-) -> PeopleFit:
-    state = solution.state
-    cameras = camera_values(views.cameras, views.size, state)
+def _fit(done: _Settled, lenses: Cameras | None, first: Start | None, exchanged: Bool[Tensor, "C F"]) -> PeopleFit:
+    solution, state = done.solution, done.solution.state
+    cameras = camera_values(done.views.cameras, done.views.size, state)
     if lenses is not None:
         cameras = replace(lenses, R_camera_world=state.R, position=state.position)
-    covariance = solution.covariance * correlation(solution.residual)
+    covariance = solution.covariance * done.together
     sigma = covariance.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
-    there = torch.isfinite(seen.sigma).any(0)
+    there = torch.isfinite(done.seen.sigma).any(0)
     return PeopleFit(
-        cameras, covariance[:, :6, :6], state.delay - state.delay[0], sigma[:, 10], sigma[:, 6], frames,
+        cameras, covariance[:, :6, :6], state.delay - state.delay[0], sigma[:, 10], sigma[:, 6], done.frames,
         torch.where(there[..., None], state.points, torch.nan), solution.residual.norm(dim=-1), solution.residual, exchanged, first,
     )  # fmt: skip
 

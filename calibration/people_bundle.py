@@ -89,12 +89,19 @@ class Solution:
     @property
     def covariance(self) -> Float[Tensor, "C 11 11"]:
         """Of each camera's unknowns, in the gauge where the cameras as a whole do not move, turn or grow (their inner constraints)."""
-        C = len(self.state.R)
+        full = self._inverse()
+        return torch.stack([full[c * OWN : (c + 1) * OWN, c * OWN : (c + 1) * OWN] for c in range(len(self.state.R))])
+
+    def joint(self, entry: int) -> Float[Tensor, "C C"]:
+        """Covariance of one unknown of all cameras (its place among the `OWN`)."""
+        which = torch.arange(len(self.state.R)) * OWN + entry
+        return self._inverse()[which][:, which]
+
+    def _inverse(self) -> Float[Tensor, "G G"]:
         scale = self.information.diagonal().clamp_min(1e-12).rsqrt()
         values, vectors = torch.linalg.eigh(self.information * scale[:, None] * scale[None])
         inverse = torch.where(values > 1e-9 * values[-1], 1 / values.clamp_min(1e-300), 0.0)
-        full = (vectors * inverse) @ vectors.mT * scale[:, None] * scale[None]
-        return torch.stack([full[c * OWN : (c + 1) * OWN, c * OWN : (c + 1) * OWN] for c in range(C)])
+        return (vectors * inverse) @ vectors.mT * scale[:, None] * scale[None]
 
 
 def turned(R: Float[Tensor, "... 3 3"], turn: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3 3"]:

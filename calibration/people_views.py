@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,6 +13,9 @@ from torch import Tensor
 from calibration.cameras import Cameras
 from calibration.people_bundle import Sightings, State
 from calibration.triangulate import triangulate
+
+if TYPE_CHECKING:
+    from calibration.people_sides import SideBias
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class PeopleViews:
     """For each point the index of its left-right counterpart; its own where it has none."""
     bones: tuple[tuple[int, int], ...]
     """Pairs of points whose distance is nearly constant."""
+    habit: SideBias | None = None
+    """How the network misplaces points, where that is known."""
 
     def __post_init__(self) -> None:
         C, T, K = self.sigma.shape

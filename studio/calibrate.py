@@ -22,10 +22,12 @@ from calibration.formats import read_cameras
 from calibration.gates import Gate, passed, save_gates
 from calibration.people import PeopleConfig, PeopleFit, PeopleViews, calibrate_people
 from calibration.people_gates import judge_people, judge_world
+from calibration.people_prior import of_one_kind
 from calibration.people_world import World, lengths_of, levelled, scaled
 from rigs.catalogue import open_body
 from rigs.keypoints import BONES, COCO_17, FEET, LEFT_HAND, RIGHT_HAND, mirrored
 from rigs.landmarks import landmark_skin
+from studio.calibrate_sides import habit_of
 from studio.calibration_report import account_of_people, write_report
 from studio.freshness import write_text
 from studio.pairing import video_files
@@ -42,9 +44,6 @@ SPINE = tuple((f"{s}_{a}", f"{s}_{b}") for s in ("left", "right") for a, b in ((
 """Pairs (lower, upper) that lie above each other in a standing person; with a stature their lengths give the scale."""
 STATURE_SPREAD = 0.02
 """How much a person's legs and trunk differ from the average body's of the same stature (standard deviation, as a share)."""
-
-SAME = 0.004
-"""How much lenses of one model at one zoom differ, as a share of the focal length."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,8 @@ class Filmed:
         pixels, sigma, skeleton = (_of(v, which)[:, :, index] for v in (k.pixels, k.sigma, k.skeleton))
         skeleton[:, :, [i for i, n in enumerate(kept) if n not in BODY_LANDMARKS]] = torch.nan  # a hand's own axes are not the body's
         bones = tuple((kept.index(a), kept.index(b)) for a, b in BONES if a in kept and b in kept)
-        return PeopleViews(k.cameras, self.size, k.fps, pixels, sigma, skeleton, mirrored(kept), bones)
+        habit = habit_of(kept, k.network)
+        return PeopleViews(k.cameras, self.size, k.fps, pixels, sigma, skeleton, mirrored(kept), bones, habit)
 
 
 def _largest(pixels: Float[Tensor, "C T D K 2"]) -> Tensor:
@@ -174,7 +174,7 @@ def calibrate_from_people(
     views = film.views
     config = config or PeopleConfig()
     if same_lens:
-        config = replace(config, focal_spread=SAME, distortion_spread=SAME)
+        config = of_one_kind(config)
     known = fitted(read_cameras(lenses), film) if lenses else None
     world = in_world(film, calibrate_people(views, known, config), height)
     gates = (*judge_people(world.fit, film.size, views.fps), *judge_world(world, height, seen_stature(film)))
@@ -248,9 +248,12 @@ def _notes(film: Filmed, world: World, height: float | None, gates: Sequence[Gat
         for i, c in enumerate(fit.cameras.names)
     }
     warnings = [*film.warnings, *(f"{g.sentence} {g.remedy}" for g in gates if g.verdict != "pass")]
+    if fit.alike:
+        warnings.append("The lenses were taken to be of one kind, for the footage does not show them to differ; if they do, give --lenses.")
     return {
         "warnings": warnings,
         "residual_px": fit.rms,
+        "lenses_alike": fit.alike,
         "scale": "height" if height is not None else "network",
         "scale_sigma_share": STATURE_SPREAD if height is not None else 0.1,
         "floor_rms_mm": 1000 * world.floor_rms,
