@@ -160,21 +160,25 @@ class Take:
         """Frames a second of the result: as asked for, else the most common rate of the videos, the highest among equally common ones."""
         if self.rate is not None:
             return self.rate
-        even = [float(i.fps) for i in self.probes.values() if not i.variable]
-        rates = even or [float(i.fps) for i in self.probes.values()]  # a varying one's mean is nobody's rate
+        rates = list(self.rates.values())
         return max(rates, key=lambda r: (sum(_alike(r, other) for other in rates), r))
+
+    @cached_property
+    def rates(self) -> dict[str, float]:
+        """Each video's frames a second; of one whose frames vary or were lost in part, the usual rate nearest to most of its steps."""
+        return {c: _nominal(self.videos[c]) if i.variable else float(i.fps) for c, i in self.probes.items()}
 
     @property
     def one_rate(self) -> bool:
         """Whether all videos have the result's rate."""
-        return all(_alike(float(i.fps), self.fps) for i in self.probes.values())
+        return all(_alike(rate, self.fps) for rate in self.rates.values())
 
     @property
     def span(self) -> tuple[int, int]:
         """First and one past the last frame to work on if the cameras began together: `frames`, as far as two videos last."""
         longest = sorted(self.probes, key=lambda c: self.probes[c].duration)[-2]
         info = self.probes[longest]
-        count = info.frames if _alike(float(info.fps), self.fps) else max(int(info.duration * self.fps + 1e-6), 1)
+        count = info.frames if _alike(float(info.fps), self.fps) else max(round(info.duration * self.fps), 1)
         first, last = self.frames or (0, count)
         if first >= count:
             raise ValueError(
@@ -303,11 +307,22 @@ def _alike(one: float, other: float) -> bool:
     return abs(one - other) <= SAME_RATE * max(one, other)
 
 
+def _nominal(path: Path) -> float:
+    """The usual rate (29.97, 30 ...) within a hundredth of a video's median step, or that step's own."""
+    from studio.video import times
+
+    steps = times(path).diff()
+    rate = 1 / float(steps.median()) if len(steps) else 30.0
+    usual = [n * f for n in (24, 30, 48, 60, 90, 120, 240) for f in (1, 1000 / 1001)] + [12.5, 15, 25, 50, 100, 200]
+    near = min(usual, key=lambda u: abs(u - rate))
+    return near if abs(near - rate) < 0.011 * rate else rate
+
+
 def _oddities(take: Take) -> list[str]:
     """In plain sentences, where a take's videos are unlike each other or unlike what they promise."""
     odd, infos = [], take.probes
     if not take.one_rate:
-        listed = ", ".join(f"{c} {float(i.fps):.5g}" for c, i in infos.items())
+        listed = ", ".join(f"{c} {rate:.5g}" for c, rate in take.rates.items())
         odd.append(f"The videos have different rates ({listed} frames/s); the result has {take.fps:.5g}.")
     elif len({i.frames for i in infos.values()}) > 1:
         short = min(infos, key=lambda c: infos[c].frames)
