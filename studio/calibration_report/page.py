@@ -74,9 +74,9 @@ def _gates(gates: Iterable[Gate]) -> Markup:
         )
         for g in order
     ]
-    words = "A gate that fails stops `studio run`. Blue is what to do. Limit: where failing begins."
+    words: list[object] = ["A gate that fails stops ", tag("code", "studio run"), ". Blue is what to do. Limit: where failing begins."]
     if not passed(order):
-        words += " `studio calibrate --accept` overrules."
+        words += [" To go on all the same: ", tag("code", "studio calibrate --accept --out FILE"), "."]
     listed = table(("Gate", "", "What was found", "Number", "Limit"), rows, left=3)
     return tag("div", listed, tag("p", words, class_="caption under"), class_="card gates")
 
@@ -99,7 +99,7 @@ def _cameras(account: Account) -> Markup:
     heads = ("Camera", "Lens", "Focal px", "±", "Centre px", "±", "Place m", "± mm", "± deg", "Late, frames", "±", "Leave one out px")
     rows = [_line(account, row) for row in account.rows]
     words = (
-        "±: one standard deviation. Place is relative to the rig's middle. Late: frames that a camera lags. Leave one out: median error, "
+        "±: one standard deviation, of places that of the rig's shape. Late: frames that a camera lags. Leave one out: median error, "
         "in this camera, of what the other cameras alone foretell."
     )
     advice = [tag("li", tag("b", r.camera), f": {'; '.join(r.advice)}") for r in account.rows if r.advice]

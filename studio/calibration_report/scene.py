@@ -47,7 +47,7 @@ def add_rig(scene: viser.SceneApi, account: Account) -> tuple[Place, Place]:
         scene.add_point_cloud(f"/ways/{number}", kept, COLOURS[number % len(COLOURS)], point_size=0.02, point_shape="circle")
     for name, place in account.marks.items():
         scene.add_icosphere(f"/marks/{name}", 0.03, (250, 180, 40), position=place)
-        scene.add_label(f"/marks/{name}/name", name, font_screen_scale=0.9, anchor="bottom-center")
+        scene.add_label(f"/mark_names/{name}", name, font_screen_scale=0.9, anchor="bottom-center", position=place)
     scene.add_frame("/origin", axes_length=0.3, axes_radius=0.008)
     height = max(float(cameras.position[:, 2].max()), 0.5) + 0.6 * reach
     return (*flat, float(middle[2]) * 0.7), viewpoint(cameras, flat, 1.5 * reach + 0.8, height)
