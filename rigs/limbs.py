@@ -12,6 +12,9 @@ from rigs.characters.character import Character
 
 STRETCH = 0.9995
 """Limbs are straightened to this part of their length at most."""
+STANDING = 0.998
+"""Hips come down until standing legs are this part of their length: straighter knees snap."""
+SOFT_LEG = 1 - STANDING
 SOFT = {"body": 0.01, "world": 0.05}
 """Part of an arm's length over which it yields: goals in the room are often out of reach, those relative to the body hardly ever."""
 POLE = 0.05
@@ -113,19 +116,25 @@ def standing(
     low = torch.minimum(touching[:, 0, 2], touching[:, 1, 2])
     weight = 1 - ((low - NEAR) / (FAR - NEAR)).clamp(0, 1)
     for _ in range(2):
-        ankle = ankle + _locked(ankle[:, None] + offsets, contacts, fps)
+        ankle = ankle + _locked(ankle[:, None] + offsets, contacts, torch.cat([1 - lean, lean], 1), fps)
     return ankle, weight
 
 
-def _locked(points: Float[Tensor, "T 2 3"], contacts: Float[Tensor, "T 2"], fps: float) -> Float[Tensor, "T 3"]:
-    """Correction of an ankle that keeps heel and ball still while they are in contact; between contacts it changes evenly."""
-    T, known = len(points), torch.zeros(len(points))
+def _locked(
+    points: Float[Tensor, "T 2 3"], contacts: Float[Tensor, "T 2"], shares: Float[Tensor, "T 2"], fps: float
+) -> Float[Tensor, "T 3"]:
+    """Correction of an ankle that keeps heel and ball still while they are in contact; between contacts it changes evenly.
+
+    Where both are in contact and disagree, because the foot rolls, each has its share.
+    """
+    T, known = len(points), torch.zeros(len(points), dtype=points.dtype)
     wanted = torch.zeros_like(points[:, 0])
     for n in range(2):
         for first, last in runs(contacts[:, n] > 0.5, max(2, round(HOLD * fps))):
             anchor = points[first:last, n].median(0).values
-            wanted[first:last] += anchor - points[first:last, n]
-            known[first:last] += 1
+            share = shares[first:last, n].clamp_min(1e-6)
+            wanted[first:last] += share[:, None] * (anchor - points[first:last, n])
+            known[first:last] += share
     frames = torch.nonzero(known)[:, 0]
     if not len(frames):
         return torch.zeros_like(wanted)
@@ -157,7 +166,7 @@ def lowering(
     need = torch.zeros_like(next(iter(weights.values())))
     for side, hip in hips.items():
         away = hip - ankles[side]
-        reach = STRETCH * lengths[side]
+        reach = STANDING * lengths[side]
         level = away[:, :2].square().sum(-1)
         allowed = (reach * reach - level).clamp_min(0).sqrt()
         need = torch.maximum(need, weights[side] * (away[:, 2] - allowed).clamp_min(0))

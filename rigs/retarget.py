@@ -21,7 +21,7 @@ from rigs import rotation
 from rigs.body import Shaped
 from rigs.bones import NEEDED, SIDES, Mapping
 from rigs.characters.character import Character, Clip, relative
-from rigs.limbs import SOFT, bent, lowering, soles, standing, twisted
+from rigs.limbs import SOFT, SOFT_LEG, bent, lowering, soles, standing, twisted
 from rigs.rest import pose_name, t_turns, tips
 from rigs.skeleton import HUMAN
 
@@ -313,7 +313,8 @@ def _solved(scene: _Scene, R: Float[Tensor, "T J 3 3"]) -> tuple[Float[Tensor, "
     hips = hips - down[:, None] * torch.tensor([0.0, 0.0, 1.0], dtype=R.dtype)
     for side in SIDES:
         limb = [joints[side + part] for part in ("UpLeg", "Leg", "Foot")]
-        R = bent(scene.character, R, scene.placed(R, hips), limb, goals[side][0], _pole(scene, side + "Leg", (0.0, -1.0, 0.0)))
+        pole = _pole(scene, side + "Leg", (0.0, -1.0, 0.0))
+        R = bent(scene.character, R, scene.placed(R, hips), limb, goals[side][0], pole, SOFT_LEG)
         off = scene.placed(R, hips)[:, limb[2]] - goals[side][0]
         reached[side + "Foot"] = float(off.norm(dim=-1).max())
     if scene.options.hands != "off":
