@@ -59,6 +59,7 @@ class FaceSight:
     """One face as its own network saw it."""
 
     presence: float
+    """0 to 1; less where the body puts the face elsewhere, or it is seen from the side."""
     points: Float[Array, "468 2"]
     """px."""
     size: float

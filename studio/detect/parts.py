@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -28,8 +29,8 @@ ARM = {"left": (13, 15, 17, 19), "right": (14, 16, 18, 20)}
 """Pose landmarks: elbow, wrist, pinky and index knuckle."""
 FOREARM, HAND_REACH = 0.26, 0.13
 """m: an adult's forearm; how far a hand's root may lie from the body's wrist."""
-FACE_APART, FACE_CLOSE = 0.04, 0.02
-"""m: how far a face's eyes, nose and mouth may lie from the body's, and from where nothing better is looked for."""
+FACE_APART, EARS = 0.025, 0.13
+"""m: how far a face's eyes, nose and mouth may lie from the body's on average; between the ears of a face seen from the front."""
 FEATURES = {0: (4,), 2: (362, 263), 5: (33, 133), 9: (291,), 10: (61,)}
 """Pose landmark of nose, left and right eye, left and right corner of the mouth -> vertices of the face mesh around it."""
 SMALLEST = 12.0
@@ -119,25 +120,38 @@ def _stretch(hand: HandSight, body: PoseSight, side: str) -> float:
 
 
 def face_of(networks: Networks, pyramid: list[Array], body: PoseSight, before: Region | None) -> FaceSight | None:
-    """The face, where it is seen and lies on the body's own eyes, nose and mouth: its network is just as sure of eyes on a mouth."""
-    best: tuple[float, FaceSight] | None = None
+    """The face, where it is seen and lies on the body's own eyes, nose and mouth: its network is just as sure of eyes on a mouth.
+
+    The mean of what is seen where it was before and where it is found now: two looks, half the noise.
+    """
+    looks: list[tuple[float, FaceSight]] = []
     scale = pixels_per_metre(body.points, body.world)
     for region in _face_regions(networks, pyramid, body, before):
         if not SMALLEST < region.size < 4 * max(pyramid[0].shape[:2]):
             continue
         presence, points = networks.face(pyramid, region)
         apart = _apart(points, body) / scale
-        if presence >= PRESENT and apart < FACE_APART and (best is None or apart < best[0]):
-            best = (apart, FaceSight(presence, points, region.size))
-        if best is not None and best[1].presence >= SURE and best[0] < FACE_CLOSE:
+        if presence >= PRESENT and apart < FACE_APART:
+            looks.append((apart, FaceSight(presence * _plausible(apart, body, scale), points, region.size)))
+        if len(looks) == 2:
             break
-    return best[1] if best else None
+    if not looks:
+        return None
+    weights = [1 / apart**2 for apart, _ in looks]
+    presence, points, size = (np.average([getattr(f, n) for _, f in looks], 0, weights) for n in ("presence", "points", "size"))
+    return FaceSight(float(presence), points, float(size))
 
 
 def _apart(mesh: Float[Array, "468 2"], body: PoseSight) -> float:
     """px between the face's and the body's idea of eyes, nose and corners of the mouth."""
     own = np.stack([mesh[list(vertices)].mean(0) for vertices in FEATURES.values()])
     return float(np.linalg.norm(own - body.points[list(FEATURES)], axis=1).mean())
+
+
+def _plausible(apart: float, body: PoseSight, scale: float) -> float:
+    """0 to 1: less, the farther the face lies from the body's idea of it (m), and the more it is seen from the side."""
+    across = float(np.linalg.norm(body.points[7] - body.points[8])) / scale
+    return math.exp(-0.5 * (apart / FACE_APART) ** 2) * (0.3 + 0.7 * min(across / EARS, 1.0))
 
 
 def _face_regions(networks: Networks, pyramid: list[Array], body: PoseSight, before: Region | None) -> Iterator[Region]:
