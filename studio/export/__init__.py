@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich import print as tell
 
 from rigs import catalogue
 from rigs.body import Body
 from rigs.retarget import Hands, Options, Root
-from studio.export import bvh, csv, fbx, glb, points, trc
+from studio.export import amass, arkit, bvh, c3d, csv, fbx, glb, points, trc, usd
 from studio.export.animation import Character, Rest, character, checked, resampled
 from studio.export.onto import FORMATS, Onto, Target
 from studio.values import Motion, Tracks3D
@@ -43,6 +43,8 @@ class ExportConfig:
     """Decimals of BVH numbers; at least 6."""
     trc_up: trc.Up = "y"
     """Up axis of TRC: "y" as OpenSim wants it, "z" as the cameras file has it."""
+    usd: Literal["usdc", "usda"] = "usdc"
+    """USD as binary or as text."""
     together: bool = False
     """Also write all actors of the take into one GLB."""
     to_character: Path | None = None
@@ -65,6 +67,8 @@ class Performance:
     character: Character
     tracks_file: Path | None
     """Where what was triangulated of this actor lies, if the take still has it."""
+    model: Path = Path()
+    """What the body was opened from."""
 
     @property
     def actor(self) -> str:
@@ -82,6 +86,24 @@ def _glb(performance: Performance, folder: Path, config: ExportConfig) -> list[P
 
 def _fbx(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:
     return [fbx.write(folder / f"{performance.actor}.fbx", performance.character, clip=performance.actor)]
+
+
+def _usd(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:
+    return [usd.write(folder / f"{performance.actor}.{config.usd}", [performance.character], clip=performance.actor)]
+
+
+def _npz(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:
+    return [amass.write(folder / f"{performance.actor}.npz", performance.motion, performance.body, performance.model)]
+
+
+def _arkit(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:
+    return [arkit.write(folder / f"arkit_{performance.actor}.csv", performance.motion, performance.body.expression_names)]
+
+
+def _c3d(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:
+    motion, body = performance.motion, performance.body
+    tables = (points.together(points.in_batches(table, motion, body)) for table in (points.fitted, points.joints))
+    return [c3d.write(folder / f"{performance.actor}.c3d", tables)]
 
 
 def _trc(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:
@@ -105,6 +127,10 @@ EXPORTERS: dict[str, Callable[[Performance, Path, ExportConfig], list[Path]]] = 
     "fbx": _fbx,
     "bvh": _bvh,
     "glb": _glb,
+    "usd": _usd,
+    "npz": _npz,
+    "arkit": _arkit,
+    "c3d": _c3d,
     "trc": _trc,
     "csv": _csv,
 }
@@ -120,11 +146,16 @@ def _warnings(bound: list[tuple[Motion, Body]], formats: tuple[str, ...]) -> lis
     """What the files lack, in plain sentences."""
     found, chosen = [], set(formats)
     for actor, body in ((motion.actor, body) for motion, body in bound):
-        if body.skin.pose_basis is not None and {"fbx", "glb"} & chosen:
-            found.append(f"{actor}: FBX and GLB leave out the pose correctives of body {body.name!r}; its skin bends plainly there")
-        if not body.keypoint_names and {"trc", "csv"} & chosen:
-            found.append(f"{actor}: body {body.name!r} has no keypoints; TRC and points CSV are empty, joints CSV is whole")
+        if body.skin.pose_basis is not None and {"fbx", "glb", "usd"} & chosen:
+            found.append(f"{actor}: FBX, GLB and USD leave out the pose correctives of body {body.name!r}; its skin bends plainly there")
+        if not body.keypoint_names and {"trc", "csv", "c3d"} & chosen:
+            found.append(f"{actor}: body {body.name!r} has no keypoints; TRC and points CSV are empty, joints CSV and C3D hold joints")
     return found
+
+
+def model_of(motion: Motion, take: Take) -> str:
+    """What to open a motion's body from: the take's own where it is that one, for a motion knows a file by its stem only."""
+    return take.body if Path(take.body).stem == motion.body else motion.body
 
 
 def export(take: Take, config: ExportConfig) -> Path:
@@ -135,6 +166,8 @@ def export(take: Take, config: ExportConfig) -> Path:
     """
     if unknown := [name for name in config.formats if name not in EXPORTERS]:
         raise ValueError(f"export: formats: unknown {unknown}; known are {sorted(EXPORTERS)}")
+    for library in (module.library for name, module in (("usd", usd), ("c3d", c3d)) if name in config.formats):
+        library(take.folder / "export")  # what is missing is told before any work is done
     begin, folder, tracks = time.perf_counter(), take.folder / "export", take.folder / "tracks3d.safetensors"
     tracked = Tracks3D.load(tracks, slice(0, 0)).actors if tracks.is_file() else ()
     bound: list[tuple[Motion, Body]] = []
@@ -143,7 +176,7 @@ def export(take: Take, config: ExportConfig) -> Path:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: actor {actor!r} has no motion; run the fit first")
         motion = Motion.load(path)
-        bound.append((motion, catalogue.open_body(motion.body)))
+        bound.append((motion, catalogue.open_body(model_of(motion, take))))
         checked(*bound[-1])
     target = Target(config.to_character, config.preset).checked() if config.to_character or config.preset else None
     placed = [] if target is None else [Onto.of(m, b, target, Options(config.hands, config.root), config.fps) for m, b in bound]
@@ -154,7 +187,8 @@ def export(take: Take, config: ExportConfig) -> Path:
         tell(onto.summary())
     own = tuple(name for name in config.formats if target is None or name not in FORMATS)
     for motion, body in bound:
-        performance = Performance(motion, body, _character(motion, body, config), tracks if motion.actor in tracked else None)
+        animated, triangulated = _character(motion, body, config), tracks if motion.actor in tracked else None
+        performance = Performance(motion, body, animated, triangulated, Path(model_of(motion, take)))
         written += [path for name in own for path in EXPORTERS[name](performance, folder, config)]
         together += [performance.character] if config.together and "glb" in own and len(bound) > 1 else []
     if together:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -37,6 +37,12 @@ def in_batches(table: Callable[[Motion, Body], Points], motion: Motion, body: Bo
     """A table of a whole motion, some frames at a time."""
     for start in range(0, len(motion.translation), BATCH):
         yield table(motion.cut(slice(start, start + BATCH)), body)
+
+
+def together(pieces: Iterable[Points]) -> Points:
+    """Consecutive pieces of one table as one."""
+    listed = list(pieces)
+    return replace(listed[0], position=torch.cat([p.position for p in listed]), sigma=torch.cat([p.sigma for p in listed]))
 
 
 def joints(motion: Motion, body: Body) -> Points:
