@@ -4,6 +4,7 @@ import html
 import math
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from people_scene import SPINE
 from people_scene import film as film_person
 from scipy.spatial.transform import Rotation
 from small_footage import film, rig
+from test_people import take_of
 from test_quality import ARC, boards, lenses_of, seen
 
-from calibration.gates import Gate, accept, add_gates, doubts, gates_of, save_gates
+from calibration.gates import Gate, accept, add_gates, doubts, gates_of, refuse_failed, save_gates
 from calibration.people import PeopleConfig, calibrate_people
 from calibration.people_gates import judge_ground, judge_people, judge_stature, judge_watch, judge_world
 from calibration.people_watch import watch
@@ -187,3 +189,26 @@ def test_a_bumped_camera_and_exchanged_ones_fail_gates_that_name_them(walk):
     [names] = [g for g in judge_watch(watch(views, swapped), cameras.names, cameras.size) if g.name == "names"]
     assert names.verdict == "fail" and "cam2 and cam3" in names.sentence
     assert not math.isnan(names.value)
+
+
+def test_the_commands_for_people_keep_gates_and_reports(tmp_path, walk, monkeypatch):
+    take_of(tmp_path, walk)
+    monkeypatch.setattr("studio.calibrate.probe", lambda path: SimpleNamespace(width=1280, height=720))
+    known, better = tmp_path / "cameras.yaml", tmp_path / "refined.yaml"
+    walk.cameras.save(known)
+    save_gates(known, [Gate("known square", "pass", 0.1, 1.0, "The square measures well."), replace(BAD, verdict="pass")])
+    person = ["calibrate", "--from-people", str(tmp_path)]
+    assert call([*person, "--refine", str(known), "--out", str(better)]) == 0
+    gates = {g.name for g in gates_of(better)[0]}
+    assert {"known square", "residual", "connected", "in step", "moved", "stature", "floor"} <= gates and "held still" not in gates
+    assert "refined by a person" in text_of((tmp_path / "refined.report.html").read_text())
+    # A camera that was turned since fails the check, and so stops a run; nothing else that is known of the cameras is forgotten.
+    R = walk.cameras.R_camera_world.clone()
+    R[1] = torch.from_numpy(Rotation.from_euler("y", 1.5, degrees=True).as_matrix()) @ R[1]
+    replace(walk.cameras, R_camera_world=R).save(known)
+    save_gates(known, [Gate("known square", "pass", 0.1, 1.0, "The square measures well."), replace(BAD, verdict="pass")])
+    assert call([*person, "--check", str(known)]) == 3
+    kept = {g.name: g.verdict for g in gates_of(known)[0]}
+    assert kept["held still"] == "fail" and kept["known square"] == "pass"
+    with pytest.raises(ValueError, match="cam2"):
+        refuse_failed(known)
