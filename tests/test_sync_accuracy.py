@@ -69,10 +69,11 @@ def test_landmarks_that_wander_slowly_do_not_pass_for_delays_which_they_do_where
     cameras = rig(list(NAMES), 1280, 960)
 
     def off(**settings):
-        found = [by_motion(cameras, wandering(cameras, 6.0, seed), MotionConfig(**settings)).estimate for seed in range(3)]
+        found = [by_motion(cameras, wandering(cameras, 6.0, seed), MotionConfig(**settings)).estimate for seed in range(2)]
         return 30 * float(torch.stack([f.shift() for f in found]).square().mean().sqrt())
 
-    assert off() < 0.1 and off(settle=100.0) > 1.5 * off()
+    lively = off()
+    assert lively < 0.1 and off(settle=100.0) > 1.5 * lively
 
 
 def test_somebody_who_hardly_moves_tells_no_clock_and_the_sigma_says_so():

@@ -25,6 +25,10 @@ from studio.sync.search import search
 __all__ = ["MotionConfig", "Verdict", "by_motion", "judged"]
 
 
+COMMON = 0.06
+"""What all parts and joints of a take may be off alike, frames (`benchmarks/motion_clocks.py`)."""
+
+
 @dataclass(frozen=True)
 class Normal:
     """Sums over moments, by part of the take and joint: velocities with the residuals' rates of change, and with the residuals."""
@@ -133,7 +137,8 @@ def by_motion(cameras: Cameras, paths: Sequence[Path2D], config: MotionConfig | 
     offset = rays.middle - (1 + clocks[:, 1]) * (rays.middle - clocks[:, 0])
     apart = float((shifts[0] - shifts[1]).abs().max())
     # Halves differ by twice the whole's standard deviation, and the worst of some cameras by three times.
-    sigma = torch.where(torch.arange(len(sigma)) == 0, 0.0, sigma.clamp_min(apart / 3))
+    sigma = (sigma.square() + (apart / 3) ** 2 + (COMMON * rays.step) ** 2).sqrt()
+    sigma[0] = 0
     estimate = Estimate("motion", offset, clocks[:, 1], sigma, rays.middle)
     return Verdict(estimate, sum(before) / 2, sum(after) / 2, apart, rays.trial(clocks, 1.0).cost)
 
