@@ -14,8 +14,8 @@ from studio.detect import DetectConfig, detect
 from studio.detect import mediapipe as detectors
 from studio.detect.landmarks import COARSE_HAND, FACE_MESH, HandSight, Sight, whole_body
 from studio.detect.mediapipe import Holistic, Mediapipe
-from studio.detect.networks import Networks
-from studio.detect.parts import face_of
+from studio.detect.networks import Networks, PoseSight
+from studio.detect.parts import face_of, hands_of
 from studio.detect.regions import Region, around_body, around_face, crop, halvings, paste, to_image
 from studio.take import Take
 from studio.values import Keypoints2D
@@ -137,6 +137,38 @@ def test_a_face_that_slipped_off_the_eyes_is_put_back(down):
     region = around_face(right.points)
     again = face_of(networks, pyramid, body, region.shifted(down))
     assert np.linalg.norm(again.points - right.points, axis=1).mean() < 0.03 * region.size
+
+
+class Mistaken:
+    """Sees a hand at the nearer wrist wherever it looks, and takes every hand for a right one."""
+
+    def __init__(self, wrists, scale):
+        shape = np.random.default_rng(4).uniform(-0.06, 0.06, (21, 3))
+        shape[0] = 0
+        self.wrists, self.scale, self.shape = wrists, scale, shape
+
+    def hand_hints(self, pyramid, region):
+        return np.array([[128.0, 140.0], [128.0, 100.0]])
+
+    def hand(self, pyramid, region):
+        root = min(self.wrists, key=lambda w: np.hypot(w[0] - region.x, w[1] - region.y))
+        return 0.97, 1.0, root + self.scale * self.shape[:, :2], self.shape
+
+    def palms(self, pyramid, region, threshold):
+        return []
+
+
+def test_a_hand_is_the_arms_whatever_its_own_network_calls_it():
+    points, world = landmarks()
+    points[[13, 15, 17, 19]] = (600, 500), (640, 580), (650, 605), (640, 608)  # left elbow, wrist and knuckles
+    points[[14, 16, 18, 20]] = (400, 500), (360, 580), (350, 605), (360, 608)
+    body = PoseSight(Region(500, 500, 600, 0), 1.0, points, np.ones(33), world, points[23:25], np.zeros((256, 256)))
+    hands = hands_of(Mistaken(points[[15, 16]], 300.0), [np.zeros((1000, 1000, 3), np.uint8)], body, {}, True)
+    assert set(hands) == {"left", "right"} and hands["left"].right == 1.0
+    for side, wrist in (("left", points[15]), ("right", points[16])):
+        assert np.linalg.norm(hands[side].points[0] - wrist) < 1
+    alone = hands_of(Mistaken(points[[16]], 300.0), [np.zeros((1000, 1000, 3), np.uint8)], body, {}, True)
+    assert set(alone) == {"right"}  # the other arm's hand, too far away, is not lent
 
 
 # --- real networks on real images
