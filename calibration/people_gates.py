@@ -120,7 +120,7 @@ def judge_stature(height: float | None, found: float, limits: tuple[float, float
     if height is None:
         grade = "pass" if low <= found <= high else "warn" if least <= found <= most else "fail"
         remedy = "" if grade == "pass" else "Is this a grown person, seen whole? Give the height with --height."
-        return Gate("stature", grade, found, most, f"By what was seen, {who} {found:.2f} m tall.", remedy)
+        return Gate("stature", grade, found, most, f"{who[:1].upper()}{who[1:]} {found:.2f} m tall.", remedy)
     off = found / height - 1
     grade = verdict(abs(off), limits)
     sentence = f"The stated height is {height:.2f} m; {who} {found:.2f} m tall ({100 * off:+.0f} %)."

@@ -32,7 +32,10 @@ def check_with_people(places: Sequence[Path], cameras_file: Path, height: float 
     film = filmed(places, cameras_file)
     cameras = fitted(read_cameras(cameras_file), film)
     gates = (*judge_watch(watch(film.views, cameras), cameras.names, film.size), *_in_known_world(film, cameras, cameras_file, height))
-    add_gates(cameras_file, gates)
+    try:
+        add_gates(cameras_file, gates)
+    except PermissionError as error:  # another tool's file in a folder of its own: the words below are what matters
+        say(f"[yellow]{escape(str(error.filename))}: cannot be written, so the gates are not kept[/]")
     for g in gates:
         style = {"pass": "", "warn": "[yellow]", "fail": "[bold red]"}[g.verdict]
         say(style + escape(f"{g.name}: {g.sentence} {g.remedy}".rstrip()))
