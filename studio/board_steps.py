@@ -18,7 +18,8 @@ from calibration.extrinsics import RigFit, solve_rig
 from calibration.formats import read_cameras
 from calibration.gates import Gate, passed, save_gates
 from calibration.held_out import HeldOut, held_out
-from calibration.intrinsics import LensFit, calibrate_lens
+from calibration.intrinsics import FocalPrior, LensFit, calibrate_lens
+from calibration.lens_library import Library
 from calibration.quality import Distance, judge, judge_floor
 from calibration.world import Move, from_board
 from studio.boards import find_in_videos, read_instants
@@ -115,20 +116,22 @@ def find(videos: Mapping[str, Path], board: Board, cache: Path, instants: Path |
     return Found(find_in_videos(videos, board, cache, every, table, lambda part: told(part, "looking for the board")), every)
 
 
-def lenses(views: BoardViews, known: Path | None = None, told: Told = quiet) -> dict[str, LensFit | str]:
-    """Camera -> its lens, from its own views or a camera file; or in words why its views give none."""
+def lenses(views: BoardViews, known: Path | None = None, told: Told = quiet, library: Library | None = None) -> dict[str, LensFit | str]:
+    """Camera -> its lens, from its own views (and what a library says beforehand) or a camera file; or in words why its views give none."""
     given = read_cameras(known) if known else None
+    sizes = {name: (int(w), int(h)) for name, (w, h) in zip(views.cameras, views.size.tolist())}
+    priors = library.priors(sizes) if library else {}
     found: dict[str, LensFit | str] = {}
     for c, name in enumerate(views.cameras):
         told(c / len(views.cameras), f"the lens of {name}")
-        found[name] = _known_lens(given, known, name, views) if given else lens_of(views, c)
+        found[name] = _known_lens(given, known, name, views) if given else lens_of(views, c, priors.get(name))
     return found
 
 
-def lens_of(views: BoardViews, c: int) -> LensFit | str:
+def lens_of(views: BoardViews, c: int, prior: FocalPrior | None = None) -> LensFit | str:
     """The lens of one camera, or in words why its views give none."""
     try:
-        return calibrate_lens(views.pixels[c], views.points()[c], views.size[c], views.sigma[c])
+        return calibrate_lens(views.pixels[c], views.points()[c], views.size[c], views.sigma[c], prior=prior)
     except ValueError as error:
         return f"{views.cameras[c]}: {error}"
 

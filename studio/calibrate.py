@@ -20,6 +20,7 @@ from torch import Tensor
 from calibration.cameras import Cameras, adapt_to_video, joined
 from calibration.formats import read_cameras
 from calibration.gates import Gate, passed, save_gates
+from calibration.lens_library import Library
 from calibration.people import PeopleConfig, PeopleFit, PeopleViews, calibrate_people
 from calibration.people_gates import judge_people, judge_world
 from calibration.people_prior import of_one_kind
@@ -160,12 +161,14 @@ def calibrate_from_people(
     config: PeopleConfig | None = None,
     accept: bool = False,
     place: WorldByPoints | None = None,
+    library: Library | None = None,
 ) -> Path:
     """Writes `cameras.yaml` of the rig that filmed a person, in metres, z up, floor at 0, its gates, its report, and `<out>.json`.
 
     `height` is the person's (m); without it the scale is the network's guess. `lenses` names a camera file whose lenses are known;
     else focal lengths are found too, less exactly, best where all are the `same_lens`. A `ValueError` says why
-    footage cannot give a rig, and what to film. `place` says in points where the world is instead.
+    footage cannot give a rig, and what to film. `place` says in points where the world is instead. `library` holds the lenses
+    of cameras of these models.
     """
     begun = time.monotonic()
     if height is not None and not 0.5 < height < 2.5:
@@ -176,6 +179,8 @@ def calibrate_from_people(
     if same_lens:
         config = of_one_kind(config)
     known = fitted(read_cameras(lenses), film) if lenses else None
+    if known is None and library is not None:
+        known = library.cameras({c: (int(w), int(h)) for c, (w, h) in zip(views.cameras, views.size.tolist())})
     world = in_world(film, calibrate_people(views, known, config), height)
     gates = (*judge_people(world.fit, film.size, views.fps), *judge_world(world, height, seen_stature(film)))
     marks: Marks = {}

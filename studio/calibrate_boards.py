@@ -18,6 +18,7 @@ from calibration.extrinsics import RigFit
 from calibration.formats import read_cameras
 from calibration.gates import Gate, passed, save_gates
 from calibration.held_out import HeldOut
+from calibration.lens_library import Library
 from calibration.quality import VIEWS, Distance
 from calibration.world_gates import floors_agree
 from studio import board_steps as steps
@@ -62,12 +63,13 @@ def calibrate_from_boards(
     distances: Sequence[Distance] = (),
     accept: bool = False,
     world: World | None = None,
+    library: Library | None = None,
 ) -> int:
     """Writes cameras.yaml, quality.yaml, board.yaml and report.html, prints the gates; 2 where one fails and is not accepted, else 0.
 
     `instants` is a table of which frames belong together (timestamps.csv beside the videos by default, else frames of one number).
     `floor` numbers instants at which the board lies on the floor: the first gives the world, at the others it must lie there too. `world`
-    is told by points instead. Without a rig nothing that was there is touched.
+    is told by points instead. `library` says beforehand what the lenses are. Without a rig nothing that was there is touched.
     """
     begun = time.monotonic()
     videos, target = steps.clips(places), steps.cameras_file(out)
@@ -80,7 +82,7 @@ def calibrate_from_boards(
         _refused(target, [Gate("board seen", "fail", 0, VIEWS[1], f"No camera sees the board. {error}")])
         return 2
     steps.known_cameras(distances, found.views.cameras)
-    rig = steps.solve(found.views, steps.lenses(found.views, lenses), lenses is None, distances, before)
+    rig = steps.solve(found.views, steps.lenses(found.views, lenses, library=library), lenses is None, distances, before)
     if rig.fit is None:
         _refused(target, _explained(rig.gates, why_unseen(found.views, videos)))
         return 2

@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 from studio.cli.arguments import File, Text
 
 if TYPE_CHECKING:
+    from calibration.lens_library import Library
     from studio.world_points import World
 
 
@@ -68,6 +69,9 @@ def calibrate(
     height: Annotated[float | None, arg(metavar="METRES", help_behavior_hint="")] = None,
     lenses: File = None,
     same_lens: bool = False,
+    lens_library: File = None,
+    lens_model: Annotated[tuple[str, ...], arg(metavar="MODEL|CAM=MODEL...", help_behavior_hint="")] = (),
+    save_lenses: File = None,
     refine: File = None,
     check: File = None,
 ) -> int:
@@ -89,6 +93,9 @@ def calibrate(
         height: the person's height, for the scale; without it the scale is a guess
         lenses: a camera file whose lenses are known; the result is far more exact with it
         same_lens: all cameras are of one model at one zoom
+        lens_library: a file of lenses by model and resolution; with a board what it says is where each lens starts from
+        lens_model: which model of the library all cameras, or one of them, are; by default each goes by its own name
+        save_lenses: a library to write the lenses that a board gave into, once the calibration is good
         refine: a camera file to refine: each camera moves a little where the person shows that it must
         check: a camera file to check: was a camera bumped, are two exchanged
     """
@@ -99,8 +106,16 @@ def calibrate(
         return _replace_world(refine or out, out, world, accept)
     if accept and out is not None and not (videos or board or from_people):
         return _accept(out)
+    from calibration.lens_library import Library
+
+    library = Library.named(lens_library, lens_model) if lens_library else None
+    if lens_model and not (lens_library or save_lenses):
+        raise ValueError("--lens-model: says which lens of a library; give --lens-library FILE or --save-lenses FILE too")
+    if save_lenses is not None and not videos:
+        raise ValueError("--save-lenses: keeps lenses that a board gave; give VIDEO... and --board")
     if board is not None or videos:
-        return _calibrate_board(videos, board, out, instants, lenses, floor, distance, accept, bool(from_people), world)
+        code = _calibrate_board(videos, board, out, instants, lenses, floor, distance, accept, bool(from_people), world, library)
+        return _save_lenses(Library.named(save_lenses, lens_model), out) if save_lenses and out and not code else code
     from calibration.gates import gates_of, passed
     from studio import calibrate_check as checks
     from studio.calibrate import calibrate_from_people
@@ -116,7 +131,7 @@ def calibrate(
     if refine is not None:
         checks.refine_from_people(from_people, refine, out, accept=accept)
     else:
-        calibrate_from_people(from_people, out, height, lenses, same_lens, accept=accept, place=world)
+        calibrate_from_people(from_people, out, height, lenses, same_lens, accept=accept, place=world, library=library)
     return 0 if accept or passed(gates_of(out)[0]) else 2
 
 
@@ -150,6 +165,7 @@ def _calibrate_board(
     accept: bool,
     people: bool,
     world: World,
+    library: Library | None,
 ) -> int:
     """`studio calibrate VIDEO... --board`."""
     if board is None or not videos or out is None or people:
@@ -158,7 +174,16 @@ def _calibrate_board(
     from studio.calibrate_boards import board_of, calibrate_from_boards, distance_of
 
     known = [distance_of(d) for d in distance]
-    return calibrate_from_boards(videos, board_of(board), out, instants, lenses, floor, known, accept, world)
+    return calibrate_from_boards(videos, board_of(board), out, instants, lenses, floor, known, accept, world, library)
+
+
+def _save_lenses(library: Library, out: Path) -> int:
+    """`studio calibrate --save-lenses`: keep the lenses of a good calibration."""
+    from calibration.formats import read_cameras
+    from studio.board_steps import cameras_file
+
+    print(f"{library.path}: keeps {', '.join(library.keep(read_cameras(cameras_file(out))))}")
+    return 0
 
 
 def cameras(

@@ -23,7 +23,9 @@ from studio.values import Keypoints2D
 MIRROR = torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64)
 
 
-def errors(views: PeopleViews, cameras: Cameras, names: Sequence[str]) -> tuple[Float[Tensor, "C T 3"], Float[Tensor, "C T K 2"]]:
+def errors(
+    views: PeopleViews, cameras: Cameras, trunk: tuple[int, int, int, int]
+) -> tuple[Float[Tensor, "C T 3"], Float[Tensor, "C T K 2"]]:
     """From which side each camera saw the person, and by how much (right and down, share of the trunk's length) each point was off.
 
     A point's place is where the known cameras together see it: what all of them miss alike bends no rig.
@@ -33,7 +35,7 @@ def errors(views: PeopleViews, cameras: Cameras, names: Sequence[str]) -> tuple[
     pinhole = replace(cameras, focal=focal, distortion=torch.zeros_like(cameras.distortion), lens=("brown",) * len(cameras))
     sigma = torch.where(views.seen, views.sigma.double(), torch.nan)
     points = triangulate(pinhole, flat.pixels.double(), sigma, threshold=8.0, dtype=torch.float64).points
-    side, _, length = sides(points, trunk_of(names), cameras.position)
+    side, _, length = sides(points, trunk, cameras.position)
     depth = pinhole.to_camera(points)[..., 2:]
     off = (flat.pixels.double() - pinhole.project(points)) * depth / pinhole.focal[:, None, None]
     return side, off / length[:, None, None]
@@ -55,13 +57,13 @@ def learn_from(captures: Sequence[Path], network: str = "mediapipe", folder: Pat
         videos = {c: capture / "videos" / f"{c}.mp4" for c in cameras.names}
         film = Filmed(capture, videos, Keypoints2D.read(capture / "take" / "keypoints2d", cameras.names), ())
         names = film.landmarks
-        side, off = errors(film.views, cameras, names)
+        side, off = errors(film.views, cameras, trunk_of(names))
         for k, name in enumerate(names):
             own, other = (side, off[:, :, k]), (side * MIRROR, off[:, :, k] * MIRROR[:2])
             # What lies in the middle is its own mirror image.
             told = [own] if name.startswith("left_") else [other] if name.startswith("right_") else [own, other]
             found.setdefault(one_sided(name), []).extend((s.flatten(0, 1), e.flatten(0, 1)) for s, e in told)
-    tables = {name: learned(*(torch.cat(v) for v in zip(*parts))) for name, parts in found.items()}
+    tables = {name: learned(torch.cat([s for s, _ in parts]), torch.cat([e for _, e in parts])) for name, parts in found.items()}
     note = (
         f"# How far {network} sees a landmark too far right and down, as a share of the trunk's length: for each term of\n"
         f"# `calibration.people_sides.basis`. Of the left landmark; the right one's is its mirror image.\n"
