@@ -121,10 +121,9 @@ def _encoded(value: Any) -> bytes:
         return b"L" + struct.pack("<q", value)
     if isinstance(value, float):
         return b"D" + struct.pack("<d", value)
-    if isinstance(value, np.int16):
-        return b"Y" + struct.pack("<h", value)
-    if isinstance(value, np.float32):
-        return b"F" + struct.pack("<f", value)
+    if isinstance(value, np.generic):
+        kind = {"int16": b"Y", "float32": b"F"}[value.dtype.name]
+        return kind + value.tobytes()
     if isinstance(value, str):
         raw = value.encode(errors="surrogateescape")
         return b"S" + struct.pack("<I", len(raw)) + raw

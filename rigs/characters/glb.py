@@ -192,9 +192,15 @@ def _mesh(
     if skin is None:
         M = stands[i][0]
         placed = placed @ M[:3, :3].T + M[:3, 3]
-    morphs = entry.get("extras", {}).get("targetNames") or [f"morph{n}" for n in range(len(entry["primitives"][0].get("targets", [])))]
     faces = torch.from_numpy(np.concatenate(triangles)) if triangles else torch.zeros(0, 3, dtype=torch.long)
-    return Mesh(name, placed @ Y_UP.T, faces, table, tuple(str(m) for m in morphs))
+    return Mesh(name, placed @ Y_UP.T, faces, table, morphs_of(entry))
+
+
+def morphs_of(mesh: dict[str, Any]) -> tuple[str, ...]:
+    """Names of a mesh's morph targets, numbered where the file does not name them."""
+    count = len(mesh["primitives"][0].get("targets", []))
+    names = mesh.get("extras", {}).get("targetNames", [])
+    return tuple(str(n) for n in names) if len(names) == count else tuple(f"morph{n}" for n in range(count))
 
 
 def _weights(file: GltfFile, attributes: dict[str, int], joints: list[int], count: int, width: int) -> np.ndarray:

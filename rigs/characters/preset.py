@@ -139,7 +139,7 @@ def _frame(facts: Mapping[str, Any], way: Float[Tensor, "3"], flipped: bool) -> 
 def _mesh(shaped: Shaped, R: Tensor, p: Tensor, listed: Mapping[str, tuple[Any, ...]], joints: tuple[str, ...]) -> Mesh:
     """The person's skin in the rest pose, moved by the preset's joints in place of the body's own."""
     skeleton, skin = shaped.body.skeleton, shaped.body.skin
-    place = {entry[1]: joints.index(name) for name, entry in reversed(listed.items()) if len(entry) == 2}
+    place = {entry[1]: joints.index(name) for name, entry in reversed(list(listed.items())) if len(entry) == 2}
     weights = torch.zeros(len(skin), len(joints))
     for j in range(len(skeleton)):
         at = j

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,25 @@ from torch import Tensor
 from rigs import rotation
 from rigs.characters.character import Character, Clip, Mesh, forward
 from rigs.characters.fbx import unscaled
-from rigs.characters.glb import Y_UP, joints_of, parents_of, standing
+from rigs.characters.glb import Y_UP, joints_of, morphs_of, parents_of, standing
 from rigs.characters.gltf_file import GltfFile
 from studio.export.glb import VERTICES, GltfWriter, continuous
 from studio.export.mesh import influences, vertex_normals
 
+Weights = Mapping[str, Float[Tensor, "T"]]
+"""Morph -> weight over time; 1 is full."""
 STILL = 1e-6
 """A translation that keeps within this of the node's own needs no keys, m."""
 
 
-def write(path: Path, character: Character, clip: Clip) -> Path:
+def write(path: Path, character: Character, clip: Clip, morphs: Weights | None = None) -> Path:
     """Write a clip of a character: into a copy of its own glTF where it came from one, else into a new file."""
     if Path(character.source.path).suffix.lower() in (".glb", ".gltf"):
-        return rewritten(path, Path(character.source.path), clip)
+        return rewritten(path, Path(character.source.path), clip, morphs or {})
     return built(path, character, clip)
 
 
-def rewritten(path: Path, original: Path, clip: Clip) -> Path:
+def rewritten(path: Path, original: Path, clip: Clip, morphs: Weights) -> Path:
     """The user's glTF, in one .glb, with this clip in place of its own animations."""
     source = GltfFile.of(original)
     above = parents_of(source)
@@ -47,19 +50,29 @@ def rewritten(path: Path, original: Path, clip: Clip) -> Path:
         turn = unscaled(M).mT @ R[:, j]
         place = torch.linalg.solve(M[:, :3, :3], (p[:, j] - M[:, :3, 3])[..., None])[..., 0]
         node, size = file.document["nodes"][i], _size(source.listed("nodes")[i])
-        node.pop("matrix", None)
-        node.setdefault("translation", place[0].tolist())
-        node.setdefault("rotation", _xyzw(turn[:1])[0].tolist())
-        node |= {"scale": size.tolist()} if float((size - 1).abs().max()) > 0 else {}
+        _opened_up(node, size)
+        still = torch.tensor(node.get("translation", [0.0, 0, 0]), dtype=place.dtype)
         local = torch.eye(4, dtype=torch.float64).repeat(clip.frames, 1, 1)
         local[:, :3, :3], local[:, :3, 3] = turn * size, place
         world[i] = M @ local
         animated.turns(i, turn)
-        if float((place - torch.tensor(node["translation"], dtype=place.dtype)).abs().max()) > STILL:
+        if float((place - still).abs().max()) > STILL:
             animated.places(i, place)
+    for i, node in enumerate(source.listed("nodes")):
+        names = morphs_of(source.listed("meshes")[node["mesh"]]) if "mesh" in node else ()
+        if any(name in morphs for name in names):
+            animated.faces(i, torch.stack([morphs.get(name, torch.zeros(clip.frames)).float() for name in names], 1))
     file.document["animations"] = [animated.entry]
     file.save(path)
     return path
+
+
+def _opened_up(node: dict[str, Any], size: Float[Tensor, "3"]) -> None:
+    """A node's matrix taken apart, in place: glTF animates only nodes whose translation, rotation and scale are apart."""
+    if (matrix := node.pop("matrix", None)) is None:
+        return
+    M = torch.tensor(matrix, dtype=torch.float64).reshape(4, 4).T
+    node |= {"translation": M[:3, 3].tolist(), "rotation": _xyzw(unscaled(M)[None])[0].tolist(), "scale": size.tolist()}
 
 
 def _size(node: dict[str, Any]) -> Float[Tensor, "3"]:
@@ -99,6 +112,9 @@ class _Animated:
 
     def places(self, node: int, p: Float[Tensor, "T 3"]) -> None:
         self._add(node, "translation", p.float().numpy())
+
+    def faces(self, node: int, weights: Float[Tensor, "T E"]) -> None:
+        self._add(node, "weights", weights.reshape(-1).numpy())
 
 
 def _xyzw(R: Float[Tensor, "T 3 3"]) -> Float[Tensor, "T 4"]:

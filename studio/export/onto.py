@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from rigs import characters
 from rigs.body import Body
 from rigs.bones import Mapping, mapped
@@ -24,10 +28,9 @@ class Target:
     """A skeleton to put performances on, as the user named it."""
 
     file: Path | None
-    """The user's own FBX, BVH or GLB; or else
-    """
+    """The user's own FBX, BVH or GLB."""
     preset: str | None
-    """a preset's name."""
+    """The name of a preset, where there is no file."""
 
     def checked(self) -> Target:
         """The same; a `ValueError` or `FileNotFoundError` where it cannot be used, before any work is done."""
@@ -60,7 +63,8 @@ class Onto:
     mapping: Mapping
     clip: Clip
     fit: Fit
-    morphs: dict[str, object]
+    morphs: dict[str, Float[Tensor, "T"]]
+    """Morph of the character -> weight over time, for those that are called like one of the body's face shapes."""
 
     @classmethod
     def of(cls, motion: Motion, body: Body, target: Target, options: Options, fps: float | None) -> Onto:
@@ -72,21 +76,23 @@ class Onto:
             motion.actor, shaped, motion.rotation, motion.translation, motion.contacts, motion.fps, timecode=motion.timecode
         )
         clip, fit = retarget(done, character, mapping, options)
+        clip = clip if fps is None else resampled(clip, fps)
         wanted = {name.lower(): n for n, name in enumerate(body.expression_names)}
-        morphs = {m: motion.expression[:, wanted[m.lower()]] for m in character.morphs if m.lower() in wanted}
-        return cls(motion.actor, character, mapping, clip if fps is None else resampled(clip, fps), fit, morphs)
+        faces = _sampled(motion.expression, motion.fps, clip)
+        morphs = {m: faces[:, wanted[m.lower()]] for m in character.morphs if m.lower() in wanted}
+        return cls(motion.actor, character, mapping, clip, fit, morphs)
 
     def write(self, folder: Path, formats: tuple[str, ...], order: str, digits: int) -> list[Path]:
         """Write the chosen formats; the files' paths."""
         stem = f"{self.actor}_{self.character.name}"
         written = []
         if "fbx" in formats:
-            written.append(character_fbx.write(folder / f"{stem}.fbx", self.character, self.clip, self.morphs))  # type: ignore[arg-type]
+            written.append(character_fbx.write(folder / f"{stem}.fbx", self.character, self.clip, self.morphs))
         if "bvh" in formats:
             hips = self.mapping.joints["Hips"]
             written.append(character_bvh.write(folder / f"{stem}.bvh", self.character, self.clip, hips, order, digits))
         if "glb" in formats:
-            written.append(character_glb.write(folder / f"{stem}.glb", self.character, self.clip))
+            written.append(character_glb.write(folder / f"{stem}.glb", self.character, self.clip, self.morphs))
         return written
 
     def remarks(self) -> list[str]:
@@ -107,3 +113,11 @@ class Onto:
         if self.mapping.convention == "by shape":
             parts = f"{55 - len(self.mapping.missing)} of 55 parts by shape"
         return f"{self.actor} on {self.character.name}: {parts}, paths scaled by {self.fit.scale:.3f}"
+
+
+def _sampled(values: Float[Tensor, "T E"], fps: float, clip: Clip) -> Float[Tensor, "N E"]:
+    """Values at the clip's frames, linearly between their own."""
+    at = (torch.arange(clip.frames, dtype=torch.float64) * fps / clip.fps).clamp(max=len(values) - 1)
+    before = at.floor().long()
+    after = (before + 1).clamp(max=len(values) - 1)
+    return torch.lerp(values[before].double(), values[after].double(), (at - before)[:, None])
