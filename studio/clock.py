@@ -331,3 +331,13 @@ def video_frame(take: Take, camera: str, frame: int) -> int:
     own = own_times(take, camera, sync)
     wanted = sync.cameras[camera].own(torch.tensor([frame / sync.fps], dtype=torch.float64))
     return int((own - wanted).abs().argmin())
+
+
+def recorded(take: Take, camera: str, frame: int) -> bool:
+    """Whether the camera recorded at the master's frame `frame`: a frame of its own lies within a usual step."""
+    sync = sync_of(take)
+    if sync is None:
+        return 0 <= frame < take.probes[camera].frames
+    own = own_times(take, camera, sync)
+    wanted = sync.cameras[camera].own(torch.tensor([frame / sync.fps], dtype=torch.float64))
+    return float((own - wanted).abs().min()) <= 1.01 / min(take.rates[camera], sync.fps)

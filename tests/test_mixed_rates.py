@@ -10,9 +10,10 @@ from moving_scene import NAMES, Dancer, Recording, cameras_of, filmed, taken
 
 from rigs.keypoints import COCO_17
 from studio import cli
-from studio.clock import CameraClock, Sync, footage, own_frames, sync_of
+from studio.clock import CameraClock, Sync, footage, own_frames, recorded, sync_of
 from studio.evaluate import posed_of
 from studio.fit import FitConfig, fit
+from studio.review.overlays import picture
 from studio.sync import SyncConfig, sync
 from studio.take import Take
 from studio.track import track
@@ -135,6 +136,8 @@ def test_the_take_lasts_while_two_cameras_record(tmp_path):
     assert (whole.first_frame, whole.frames) == (0, 40)
     there = (whole.confidence[:, :, 0] > 0).any(-1)
     assert [t.nonzero()[[0, -1], 0].tolist() for t in there] == [[0, 39], [30, 39], [0, 24]]
+    assert [recorded(take, "c2", n) for n in (0, 24, 30)] == [True, True, False]
+    assert int(picture(take, 0, "c2").max()) > 0 == int(picture(take, 30, "c2").max())  # the report shows no picture of another moment
 
 
 def test_unequal_lengths_without_any_clock_are_not_cut_to_the_shortest(tmp_path):

@@ -40,7 +40,10 @@ def draw(take: Take, frame: int, camera: str) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def picture(take: Take, frame: int, camera: str, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "H W 3"]:
-    """The video frame nearest to the take's frame `frame`, RGB, scaled to `size` (width, height) where given."""
+    """The video frame nearest to the take's frame `frame`, RGB, scaled to `size` (width, height); black where the camera did not film."""
+    if clock.sync_of(take) is not None and not clock.recorded(take, camera, frame):
+        width, height = size or (take.probes[camera].width, take.probes[camera].height)
+        return np.zeros((height, width, 3), np.uint8)
     frame = clock.video_frame(take, camera, frame)
     for _, image in video.frames(take.videos[camera], frame, frame + 1, size):
         return np.array(image)

@@ -95,7 +95,7 @@ def refined(rays: Rays, clocks: Float[Tensor, "C 2"], blocks: Sequence[int] = ra
         step = normal(rays, clocks).solved(rays, clocks, blocks)
         step = step * (2 * rays.step / step[:, 0].abs().max().clamp_min(2 * rays.step))
         clocks = clocks + step
-        if float(step[:, 0].abs().max()) < 2e-3 * rays.step:
+        if float(step[:, 0].abs().max()) < 5e-3 * rays.step:
             break
     return clocks, normal(rays, clocks).spread(rays, clocks, blocks)
 

@@ -37,7 +37,7 @@ class MotionConfig:
     """Moments compared."""
     run: float = 2.5
     """Length of the stretches that they are taken from where the take has more, s."""
-    steps: int = 15
+    steps: int = 10
     """Newton steps."""
 
 
