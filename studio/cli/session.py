@@ -99,15 +99,20 @@ def virtual(argv: Sequence[str]) -> None:
 
 
 def train(what: Positional[str], captures: Positional[tuple[Path, ...]], /, network: str = "mediapipe") -> None:
-    """`studio train landmarks CAPTURE...`: learn from virtual captures where on the body a network puts its landmarks.
+    """`studio train landmarks|sides CAPTURE...`: learn from virtual captures how a network places its landmarks.
 
     Args:
-        what: landmarks
+        what: landmarks, where on the body they lie; sides, how far off they are seen by the side the person is seen from
         captures: folders that `studio virtual` rendered, one person each
         network: whose landmarks: mediapipe
     """
+    if what == "sides":
+        from studio.train import sides
+
+        print(f"habits of {len(sides.learn_from(captures, network))} landmarks -> {sides.FOLDER / f'sides_{network}.yaml'}")
+        return
     if what != "landmarks":
-        raise ValueError(f"studio train: {what!r} cannot be trained; use `studio train landmarks CAPTURE...`")
+        raise ValueError(f"studio train: {what!r} cannot be trained; use `studio train landmarks CAPTURE...`, or sides")
     from studio.train.landmarks import learn_from
 
     for name, p in learn_from(captures, network).items():
