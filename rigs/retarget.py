@@ -26,7 +26,7 @@ from rigs.rest import pose_name, t_turns, tips
 from rigs.skeleton import HUMAN
 
 Hands = Literal["body", "world", "off"]
-Root = Literal["floor", "hips", "place"]
+Root = Literal["floor", "hips", "in_place"]
 Scaling = Callable[[Tensor], Tensor]
 """Points of the performer's room to the character's."""
 PARENT = dict(HUMAN)
@@ -92,7 +92,8 @@ class Options:
     """Where hands must be: "body" where they were relative to the shoulders, "world" where they were in the (scaled) room, "off" as the
     arms' angles put them."""
     root: Root = "floor"
-    """A joint above the hips goes "floor" along on the floor, or stays at the origin ("hips"); "place": nothing leaves its place."""
+    """Joints above the hips go along on the floor and turn as the hips head ("floor"), or stay as they rest ("hips"); "in_place": they
+    stay, and the performance is brought back to them."""
     scale: float | None = None
     """Size of all paths; None for the ratio of the legs' lengths."""
     plant: bool = True
@@ -379,20 +380,31 @@ def _pole(scene: _Scene, part: str, way: tuple[float, float, float]) -> Float[Te
     return source.R[:, source.at(part)] @ scene.T_source[part].T @ torch.tensor(way, dtype=source.R.dtype)
 
 
+def _headed(scene: _Scene, R_hips: Float[Tensor, "T 3 3"]) -> Float[Tensor, "T 3 3"]:
+    """Turn about the upright axis in the hips' turn from rest: the twist of its swing-twist parts, kept where that is not told."""
+    q = rotation.quaternion(R_hips @ scene.R_rest[scene.mapping.joints["Hips"]].T)
+    told = torch.hypot(q[:, 0], q[:, 3]) > 1e-3
+    last = torch.cummax(torch.where(told, torch.arange(len(q)), torch.zeros(len(q), dtype=torch.long)), 0).values
+    angle = (2 * torch.atan2(q[:, 3], q[:, 0]))[last]
+    return rotation.exp(angle[:, None] * torch.tensor([0.0, 0.0, 1.0], dtype=q.dtype))
+
+
 def _rooted(scene: _Scene, R: Tensor, p: Tensor) -> tuple[Float[Tensor, "T J 3 3"], Float[Tensor, "T J 3"]]:
     """Joints above the hips put where the chosen root mode wants them; whoever copies another joint follows it."""
     character, hips = scene.character, scene.mapping.joints["Hips"]
     above = _line(character, hips)[1:]
     level = torch.tensor([1.0, 1.0, 0.0], dtype=p.dtype)
-    path = p[:, hips] * level
-    if scene.options.root == "place":
-        p = p - (path - path[:1])[:, None]
-        path = path[:1].expand_as(path)
+    path, turn = p[:, hips] * level, _headed(scene, R[:, hips])
     R_rest, p_rest = character.rest
+    under = p_rest[hips] * level
+    if scene.options.root == "in_place":
+        p = under + (turn.mT[:, None] @ (p - path[:, None])[..., None])[..., 0]
+        R = turn.mT[:, None] @ R
     R, p = R.clone(), p.clone()
     for j in above:
-        moved = (path - (p_rest[hips] * level)) if scene.options.root != "hips" else torch.zeros_like(path)
-        R[:, j], p[:, j] = R_rest[j], p_rest[j] + moved
+        R[:, j], p[:, j] = R_rest[j], p_rest[j]
+        if scene.options.root == "floor":
+            R[:, j], p[:, j] = turn @ R_rest[j], path + turn @ (p_rest[j] - under)
     loose = [j for j in range(len(character)) if hips not in _line(character, j) and j not in above]
     for j in loose:  # what hangs beside the hips keeps its rest below its parent
         up = character.parents[j]

@@ -220,12 +220,23 @@ def test_games_bones_follow_hands_and_feet_and_the_root_stays_on_the_floor(shape
     for follower, leader in (("ik_foot_l", "foot_l"), ("ik_hand_r", "hand_r"), ("ik_hand_gun", "hand_r")):
         a, b = character.index(follower), character.index(leader)
         assert (p[:, a] - p[:, b]).abs().max() < 1e-9 and (R[:, a] - R[:, b]).abs().max() < 1e-9
-    root, pelvis = p[:, character.index("root")], p[:, character.index("pelvis")]
-    assert root[:, 2].abs().max() < 1e-9
-    assert (root[1:, :2] - root[:1, :2] - pelvis[1:, :2] + pelvis[:1, :2]).abs().max() < 1e-9
-    still, _ = retarget(source, character, mapping, Options(root="place"))
+    root, pelvis = character.index("root"), character.index("pelvis")
+    assert p[:, root, 2].abs().max() < 1e-9
+    up = R[:, root] @ character.rest[0][root].T
+    gap = (up.mT @ (p[:, pelvis] - p[:, root])[..., None])[:, :2, 0]
+    assert (gap - gap[:1]).abs().max() < 1e-9  # the pelvis only rises and sinks above the root
+    assert (up[:, 2, 2] - 1).abs().max() < 1e-9 and turning(R[:, root : root + 1]) > 0.001
+
+
+def test_in_place_is_the_same_performance_without_its_way(shaped, performed):
+    source, character = performed("walk"), preset.named("ue5_manny", shaped, mesh=False)
+    mapping = mapped(character)
+    moving, still = (retarget(source, character, mapping, Options(root=root))[0] for root in ("floor", "in_place"))
     _, q = character.world(still)
-    assert (q[:, character.index("pelvis"), :2] - q[:1, character.index("pelvis"), :2]).abs().max() < 1e-9
+    root, pelvis = character.index("root"), character.index("pelvis")
+    assert q[:, root].abs().max() < 1e-9 and (q[:, pelvis, :2] - q[:1, pelvis, :2]).abs().max() < 1e-9
+    parts = sorted(mapping.all)
+    assert (moving.R_parent_joint[:, parts] - still.R_parent_joint[:, parts]).abs().max() < 1e-9
 
 
 def test_twist_joints_share_a_turned_hand_and_move_no_part(shaped, performed):

@@ -55,7 +55,8 @@ class ExportConfig:
     """On other characters hands are where they were relative to the shoulders ("body"), in the scaled room ("world"), or as angles put
     them ("off")."""
     root: Root = "floor"
-    """On other characters joints above the hips go along on the floor ("floor") or stay at the origin ("hips"); "place": all stay there."""
+    """On other characters joints above the hips go along on the floor and turn as the hips head ("floor") or stay at rest ("hips");
+    "in_place": they stay, and the performance comes back to them."""
 
 
 @dataclass(frozen=True)
