@@ -104,8 +104,8 @@ def test_trc_has_opensims_header_and_the_chosen_up_axis(scene, tmp_path, up):
 
 def test_export_writes_every_format_for_every_actor_and_leaves_no_temporary_file(take):
     formats = tuple(name for name in EXPORTERS if name != "npz")  # which is for SMPL bodies
-    folder = export(take, ExportConfig(formats, together=True))
-    wanted = {f"{a}.{s}" for a in ("ann", "bob") for s in ("fbx", "bvh", "glb", "usdc", "c3d", "trc")} | {"together.glb"}
+    folder = export(take, ExportConfig(formats))
+    wanted = {f"{a}.{s}" for a in ("ann", "bob") for s in ("fbx", "bvh", "glb", "usdc", "c3d", "trc")}
     wanted |= {f"{k}_{a}.csv" for a in ("ann", "bob") for k in ("points", "joints", "triangulated", "face", "arkit")}
     assert folder == take.folder / "export" and {p.name for p in folder.iterdir()} == wanted
     raw = rows(folder / "triangulated_ann.csv")

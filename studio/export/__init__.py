@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +15,9 @@ from rigs.body import Body
 from rigs.retarget import Hands, Options, Root
 from studio.export import amass, arkit, bvh, c3d, csv, fbx, glb, points, trc, usd
 from studio.export.animation import Character, Rest, character, checked, resampled
+from studio.export.curves import Smooth, looped, mirrored, smoothed
 from studio.export.onto import FORMATS, Onto, Target
+from studio.export.root import RootBone, rooted
 from studio.values import Motion, Tracks3D
 
 if TYPE_CHECKING:
@@ -32,11 +34,38 @@ class ExportConfig:
     """Names in the table `EXPORTERS`."""
     rest: Rest = "t"
     """Rest pose of characters: "t" (arms level, palms down) or "a" (the body model's own)."""
-    rebound: bool = False
-    """Bring the mesh itself to the rest pose. Off, the skin moves exactly as fitted, but programs that show a skin's bind pose as its
-    rest (Blender does) show the model's own pose; on, they show the rest pose, and skin near the armpits moves by centimetres."""
+    bind: Literal["rest", "model"] = "rest"
+    """What the skin is bound to: "rest", so that every program shows the rest pose with its skin, which then differs from the fitted
+    body's by 0.2 mm on the average and by centimetres in raised armpits; "model": the skin moves exactly as fitted, and programs that
+    show a skin's bind pose as its rest (Blender does) show the body model's own pose."""
     fps: float | None = None
-    """Rate of the animation files (FBX, BVH, GLB); None for the videos'. Tables always have the videos' frames."""
+    """Rate of FBX, BVH, GLB and USD; None for the videos'. Everything else always has the videos' frames."""
+    frames: tuple[int, int] | None = None
+    """First and one past the last video frame to export; None for all."""
+    root_bone: RootBone = "hips"
+    """"hips": the top joint. "floor": below a bone `root` on the floor that carries path and heading. "in_place": that bone stays put."""
+    smooth: Smooth = "off"
+    """Filter animation (not the tables): "butterworth" (zero phase) or "one_euro"."""
+    cutoff: float = 6.0
+    """Of the filter, Hz."""
+    beta: float = 0.5
+    """How much quick movements open the 1-Euro filter, Hz for each rad/s or m/s."""
+    mirror: bool = False
+    """Exchange left and right in the animation."""
+    loop: float = 0.0
+    """Seconds at the end that lead back into the first frame; 0 for none."""
+    reduce_degrees: float = 0.0
+    """Leave out keys of FBX and GLB as long as no joint's rotation is missed by more than this; 0 keeps a key on every frame."""
+    reduce_mm: float = 0.0
+    """The same for positions."""
+    actors: Literal["each", "one"] = "each"
+    """FBX, GLB and USD: one file for each actor, or one for all of a take, `together`."""
+    timeline: Literal["timecode", "zero"] = "timecode"
+    """FBX and USD begin at their timecode, which without one is the video's frame number, or at 0."""
+    fbx: Literal["7.4", "7.5"] = "7.4"
+    """Version of FBX files; 7.5 for those beyond 4 GB."""
+    measures: bool = False
+    """FBX: foot contacts and the standard deviation of every joint as custom animated properties."""
     bvh_order: str = "ZXY"
     """Order of BVH rotation channels: XYZ, XZY, YXZ, YZX, ZXY or ZYX."""
     bvh_digits: int = 6
@@ -45,8 +74,6 @@ class ExportConfig:
     """Up axis of TRC: "y" as OpenSim wants it, "z" as the cameras file has it."""
     usd: Literal["usdc", "usda"] = "usdc"
     """USD as binary or as text."""
-    together: bool = False
-    """Also write all actors of the take into one GLB."""
     to_character: Path | None = None
     """An FBX, BVH or GLB of your own: the FBX, BVH and GLB written then hold that character, with its names and its rest pose."""
     preset: str | None = None
@@ -64,11 +91,15 @@ class Performance:
     """One actor of a take, ready to be written."""
 
     motion: Motion
+    """As fitted, for tables."""
+    played: Motion
+    """As it is to be played."""
     body: Body
     character: Character
+    """What is played, on a rest pose, at the chosen rate."""
     tracks_file: Path | None
     """Where what was triangulated of this actor lies, if the take still has it."""
-    model: Path = Path()
+    model: Path
     """What the body was opened from."""
 
     @property
@@ -81,24 +112,28 @@ def _bvh(performance: Performance, folder: Path, config: ExportConfig) -> list[P
     return [bvh.write(folder / f"{performance.actor}.bvh", performance.character, config.bvh_order, config.bvh_digits)]
 
 
-def _glb(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:
-    return [glb.write(folder / f"{performance.actor}.glb", [performance.character], clip=performance.actor)]
+def _glb(performances: Sequence[Performance], name: str, folder: Path, config: ExportConfig) -> Path:
+    characters = [p.character for p in performances]
+    return glb.write(folder / f"{name}.glb", characters, name, config.reduce_degrees, config.reduce_mm)
 
 
-def _fbx(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:
-    return [fbx.write(folder / f"{performance.actor}.fbx", performance.character, clip=performance.actor)]
+def _fbx(performances: Sequence[Performance], name: str, folder: Path, config: ExportConfig) -> Path:
+    options = fbx.Options(config.fbx, config.timeline, config.measures, config.reduce_degrees, config.reduce_mm)
+    return fbx.write(folder / f"{name}.fbx", [p.character for p in performances], name, options)
 
 
-def _usd(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:
-    return [usd.write(folder / f"{performance.actor}.{config.usd}", [performance.character], clip=performance.actor)]
+def _usd(performances: Sequence[Performance], name: str, folder: Path, config: ExportConfig) -> Path:
+    characters = [p.character for p in performances]
+    first = min(c.start for c in characters) if config.timeline == "timecode" else 0
+    return usd.write(folder / f"{name}.{config.usd}", characters, name, first)
 
 
 def _npz(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:
-    return [amass.write(folder / f"{performance.actor}.npz", performance.motion, performance.body, performance.model)]
+    return [amass.write(folder / f"{performance.actor}.npz", performance.played, performance.body, performance.model)]
 
 
 def _arkit(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:
-    return [arkit.write(folder / f"arkit_{performance.actor}.csv", performance.motion, performance.body.expression_names)]
+    return [arkit.write(folder / f"arkit_{performance.actor}.csv", performance.played, performance.body.expression_names)]
 
 
 def _c3d(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:
@@ -117,18 +152,26 @@ def _csv(performance: Performance, folder: Path, config: ExportConfig) -> list[P
     motion, body, actor = performance.motion, performance.body, performance.actor
     tables = {"points": points.in_batches(points.fitted, motion, body), "joints": points.in_batches(points.joints, motion, body)}
     if performance.tracks_file is not None:
-        tables["triangulated"] = points.triangulated_in_batches(performance.tracks_file, actor)
+        tables["triangulated"] = points.triangulated_in_batches(performance.tracks_file, actor, motion.first_frame, len(motion.translation))
     written = [csv.write(folder / f"{name}_{actor}.csv", table) for name, table in tables.items()]
     if body.expression_names:
         written.append(csv.write_face(folder / f"face_{actor}.csv", motion, body.expression_names))
     return written
 
 
+SCENES: dict[str, Callable[[Sequence[Performance], str, Path, ExportConfig], Path]] = {"fbx": _fbx, "glb": _glb, "usd": _usd}
+"""Format that can hold several actors -> writer of one file called so."""
+
+
+def _scene(form: str) -> Callable[[Performance, Path, ExportConfig], list[Path]]:
+    return lambda performance, folder, config: [SCENES[form]([performance], performance.actor, folder, config)]
+
+
 EXPORTERS: dict[str, Callable[[Performance, Path, ExportConfig], list[Path]]] = {
-    "fbx": _fbx,
+    "fbx": _scene("fbx"),
     "bvh": _bvh,
-    "glb": _glb,
-    "usd": _usd,
+    "glb": _scene("glb"),
+    "usd": _scene("usd"),
     "npz": _npz,
     "arkit": _arkit,
     "c3d": _c3d,
@@ -138,9 +181,25 @@ EXPORTERS: dict[str, Callable[[Performance, Path, ExportConfig], list[Path]]] = 
 """Format -> writer of one actor's files into a folder; the paths written."""
 
 
+def _trimmed(motion: Motion, frames: tuple[int, int] | None) -> Motion:
+    if frames is None:
+        return motion
+    last = motion.first_frame + len(motion.translation)
+    if not (motion.first_frame <= frames[0] < frames[1] <= last):
+        raise ValueError(
+            f"export: frames {list(frames)} of {motion.actor!r} must lie within {[motion.first_frame, last]}, first before last"
+        )
+    return motion.cut(slice(frames[0] - motion.first_frame, frames[1] - motion.first_frame))
+
+
+def _played(motion: Motion, body: Body, config: ExportConfig) -> Motion:
+    quiet = smoothed(motion, config.smooth, config.cutoff, config.beta)
+    return looped(mirrored(quiet, body) if config.mirror else quiet, config.loop)
+
+
 def _character(motion: Motion, body: Body, config: ExportConfig) -> Character:
-    animated = character(motion, body, config.rest, config.rebound)
-    return animated if config.fps is None else resampled(animated, config.fps)
+    animated = character(motion, body, config.rest, config.bind == "rest")
+    return rooted(animated if config.fps is None else resampled(animated, config.fps), config.root_bone)
 
 
 def _warnings(bound: list[tuple[Motion, Body]], formats: tuple[str, ...]) -> list[str]:
@@ -177,23 +236,27 @@ def export(take: Take, config: ExportConfig) -> Path:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: actor {actor!r} has no motion; run the fit first")
         motion = Motion.load(path)
-        bound.append((motion, catalogue.open_body(model_of(motion, take))))
-        checked(*bound[-1])
+        body = catalogue.open_body(model_of(motion, take))
+        checked(motion, body)
+        bound.append((_trimmed(motion, config.frames), body))
+    playing = [(_played(motion, body, config), body) for motion, body in bound]
     target = Target(config.to_character, config.preset).checked() if config.to_character or config.preset else None
-    placed = [] if target is None else [Onto.of(m, b, target, Options(config.hands, config.root), config.fps) for m, b in bound]
+    placed = [] if target is None else [Onto.of(m, b, target, Options(config.hands, config.root), config.fps) for m, b in playing]
     folder.mkdir(parents=True, exist_ok=True)
-    written, together = [], []
+    written = []
     for onto in placed:
         written += onto.write(folder, config.formats, config.bvh_order, config.bvh_digits)
         tell(onto.summary())
     own = tuple(name for name in config.formats if target is None or name not in FORMATS)
-    for motion, body in bound:
-        animated, triangulated = _character(motion, body, config), tracks if motion.actor in tracked else None
-        performance = Performance(motion, body, animated, triangulated, Path(model_of(motion, take)))
-        written += [path for name in own for path in EXPORTERS[name](performance, folder, config)]
-        together += [performance.character] if config.together and "glb" in own and len(bound) > 1 else []
-    if together:
-        written.append(glb.write(folder / "together.glb", together, clip="together"))
+    shared = [name for name in own if name in SCENES] if config.actors == "one" and len(bound) > 1 else []
+    performances = []
+    for (motion, body), (played, _) in zip(bound, playing):
+        triangulated = tracks if motion.actor in tracked else None
+        model = Path(model_of(motion, take))
+        performance = Performance(motion, played, body, _character(played, body, config), triangulated, model)
+        written += [path for name in own if name not in shared for path in EXPORTERS[name](performance, folder, config)]
+        performances += [performance] if shared else []
+    written += [SCENES[name](performances, "together", folder, config) for name in shared]
     warnings = _warnings(bound, own) + [remark for onto in placed for remark in onto.remarks()]
     take.note("export", warnings, files=len(written))
     for warning in warnings:

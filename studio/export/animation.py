@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from rigs import rotation
 from rigs.body import Body, Shaped
 from rigs.skeleton import Skeleton
+from studio.export import timecode
 from studio.export.rest import t_pose, tips
 from studio.values import Motion
 
@@ -58,13 +60,32 @@ class Character:
     fps: float
     first_frame: int
     timecode: str
+    start: int
+    """Frame number of the first frame since 00:00:00:00, at this rate."""
+    sigma: Float[Tensor, "T B"]
+    """Standard deviation of the position of each of the body's joints, m."""
+    contacts: Float[Tensor, "T 4"]
+    """Probability that left heel, left toe, right heel, right toe is planted."""
     rebound: bool = False
     """Whether the mesh itself is brought to the rest pose and bound there."""
+    above: tuple[str, ...] = ()
+    """Bones in front of the body's joints: the first is the top bone, the others hang below it, as do the hips."""
+    hips: Float[Tensor, "T 3"] | None = None
+    """Position of the hips in the top bone's frame, m; None where they are the top themselves."""
+
+    @cached_property
+    def skeleton(self) -> Skeleton:
+        """Joint names and parents, with the bones above the body."""
+        body, extra = self.shaped.body.skeleton, len(self.above)
+        if not extra:
+            return body
+        parents = (-1, *(0,) * (extra - 1), 0, *(p + extra for p in body.parents[1:]))
+        return Skeleton((*self.above, *body.names), parents)
 
     @property
-    def skeleton(self) -> Skeleton:
-        """Joint names and parents."""
-        return self.shaped.body.skeleton
+    def places(self) -> dict[int, Float[Tensor, "T 3"]]:
+        """Joint -> its position in its parent's frame, m, for the joints that move against their parents."""
+        return {0: self.root} if self.hips is None else {0: self.root, len(self.above): self.hips}
 
     @property
     def offsets(self) -> Float[Tensor, "J 3"]:
@@ -76,8 +97,9 @@ class Character:
     def inverse_bind(self) -> Float[Tensor, "J 4 4"]:
         """From the mesh to each joint's frame: world joint matrix @ inverse bind carries a vertex.
 
-        Linear blend skinning cannot be bound anew without loss. So the mesh stays as it was modelled whatever the rest pose, and moves
-        exactly as the body model; `rebound` trades that for programs that take the mesh's pose for the rest pose.
+        Linear blend skinning cannot be bound anew without loss. Unless `rebound`, the mesh stays as it was modelled whatever the rest
+        pose, and moves exactly as the body model; but programs that take the pose a mesh is bound in for the rest pose (Blender,
+        Unreal) then show the model's own. `mesh.surface` says what a rebound mesh is.
         """
         R = torch.eye(3, dtype=self.bind.dtype).expand(len(self.bind), 3, 3) if self.rebound else self.R_rest_bind
         centre = self.rest if self.rebound else self.bind
@@ -144,12 +166,15 @@ def character(motion: Motion, body: Body, rest: Rest = "t", rebound: bool = Fals
         fps=motion.fps,
         first_frame=motion.first_frame,
         timecode=motion.timecode,
+        start=timecode.frames(motion.timecode, motion.fps) + motion.first_frame,
+        sigma=motion.sigma.double(),
+        contacts=motion.contacts.double(),
         rebound=rebound,
     )
 
 
 def resampled(character: Character, fps: float) -> Character:
-    """The same animation at another rate, never past its end: rotations along the shorter arc, root and face weights linearly."""
+    """The same animation at another rate, never past its end: rotations along the shorter arc, places and face weights linearly."""
     if not 0 < fps <= 1000:
         raise ValueError(f"export: fps {fps:g} must lie between 0 and 1000")
     last = len(character.root) - 1
@@ -169,7 +194,11 @@ def resampled(character: Character, fps: float) -> Character:
         character,
         R_parent_joint=in_pieces(rotation.matrix, blended),
         root=between(character.root),
+        hips=None if character.hips is None else between(character.hips),
         expression=between(character.expression),
+        sigma=between(character.sigma),
+        contacts=between(character.contacts),
         fps=fps,
         first_frame=round(character.first_frame * fps / character.fps),
+        start=round(character.start * fps / character.fps),
     )

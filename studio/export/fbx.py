@@ -1,15 +1,16 @@
-"""Binary FBX 7.4 of one character: skeleton, skin, face shapes and animation. Centimetres, y up, facing +z; Hips is the top joint.
+"""Binary FBX 7.4 or 7.5 of characters: skeleton, skin, face shapes and animation. Centimetres, y up, facing +z.
 
 Joint frames are parallel to the world in the rest pose, so `Lcl Rotation` zero everywhere is the rest pose and `PreRotation` is zero.
-The order of rotation is FBX's XYZ, M = Rz Ry Rx. Key times are counted from the first frame, never accumulated.
+The order of rotation is FBX's XYZ, M = Rz Ry Rx. Key times are counted from the first frame's number, never accumulated.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from rigs import euler
 from rigs.characters.fbx_nodes import CREATION_TIME, FILE_ID, VERSION, Int, Node, save
+from studio.export import keys, timecode
 from studio.export.animation import Character
 from studio.export.mesh import Mesh, surface
 
@@ -39,11 +41,19 @@ TIME_MODES = {
     72: 16,
     60000 / 1001: 17,
 }
-CUSTOM_RATE = 14
+CUSTOM_RATE, DROP_FRAME = 14, 8
+FOOT_CURVES = ("contact_left_heel", "contact_left_toe", "contact_right_heel", "contact_right_toe")
+"""Custom properties of the top joint: probability that this part of a foot is planted."""
+SIGMA_CURVE = "sigma_mm"
+"""Custom property of every joint of the body: standard deviation of its position, mm."""
 LINEAR = 4
 STILL = 1e-7
 """A face shape keeps displacements above this, m."""
 SEPARATOR = "\0\1"
+FACE_ERROR = 0.2
+"""What face weights may miss where keys are left out, percent."""
+ROUNDING = 1e-4
+"""Curves are kept in single precision; so much of an allowed error is left to that, degrees or centimetres."""
 
 
 @dataclass
@@ -59,6 +69,10 @@ class Objects:
         self.last += 1
         return self.last, self.objects.add(kind, self.last, f"{name}{SEPARATOR}{cls}", *(more or ("",)))
 
+    def model(self, number: int) -> Node:
+        """The object with this id."""
+        return next(node for node in reversed(self.objects.children) if node.properties[0] == number)
+
     def connect(self, child: int, parent: int, field_name: str | None = None) -> None:
         """Put an object under another, or on one of its properties."""
         if field_name is None:
@@ -67,20 +81,58 @@ class Objects:
             self.connections.add("C", "OP", child, parent, field_name)
 
 
-def write(path: Path, character: Character, clip: str = "take") -> Path:
-    """Write one character's animation as one take called `clip` that starts at time 0."""
-    scene = Objects()
-    frames = np.arange(len(character.root))
-    ticks = np.array([round(f * TICKS / character.fps) for f in frames.tolist()], dtype=np.int64)
-    joints = _skeleton(scene, character)
+@dataclass(frozen=True)
+class Options:
+    """How a file is written."""
+
+    version: Literal["7.4", "7.5"] = "7.4"
+    """7.5 has 64-bit offsets: for files beyond 4 GB."""
+    timeline: Literal["timecode", "zero"] = "zero"
+    """Whether the first key lies at its timecode or at 0."""
+    measures: bool = False
+    """Write foot contacts and standard deviations as custom animated properties."""
+    degrees: float = 0.0
+    """Joints may miss their rotation by so much where keys are left out; 0 keeps all keys."""
+    millimetres: float = 0.0
+    """The same for positions."""
+
+
+def write(path: Path, characters: Character | Sequence[Character], clip: str = "take", options: Options | None = None) -> Path:
+    """Write characters of one take into one file as one FBX take called `clip`.
+
+    Several characters keep their joints' names apart as Maya's and MotionBuilder's namespaces do: `actor:Hips`.
+    """
+    listed = [characters] if isinstance(characters, Character) else list(characters)
+    options = options or Options()
+    scene, fps = Objects(), listed[0].fps
+    spans = [ticks_of(character, options) for character in listed]
+    whole = np.array([min(t[0] for t in spans), max(t[-1] for t in spans)])
+    curves = Curves.of(scene, clip, whole)
+    for character, ticks in zip(listed, spans):
+        prefix = f"{character.actor}:" if len(listed) > 1 else ""
+        _character(scene, character, prefix, replace(curves, ticks=ticks), options)
+    version = int(float(options.version) * 1000)
+    drop = timecode.drops(listed[0].timecode) and options.timeline == "timecode"
+    tops = [*head(path, fps, clip, whole, version, drop), definitions(scene), scene.objects, scene.connections, takes(clip, whole)]
+    save(path, tops, version)
+    return path
+
+
+def ticks_of(character: Character, options: Options) -> np.ndarray:
+    """Time of every frame in FBX units, from midnight or from the first frame."""
+    first = character.start if options.timeline == "timecode" else 0
+    return np.array([round(f * TICKS / character.fps) for f in range(first, first + len(character.root))], dtype=np.int64)
+
+
+def _character(scene: Objects, character: Character, prefix: str, curves: Curves, options: Options) -> None:
+    joints = _skeleton(scene, character, prefix)
     mesh = surface(character, split=False)
     drawn, geometry = _mesh(scene, character.actor, mesh)
     _skin(scene, character, mesh, joints, drawn, geometry)
     channels = _face_shapes(scene, mesh, character.shaped.body.expression_names, geometry)
-    _animate(scene, character, clip, ticks, joints, channels)
-    tops = [*head(path, character.fps, clip, ticks), definitions(scene), scene.objects, scene.connections, takes(clip, ticks)]
-    save(path, tops)
-    return path
+    _animate(curves, character, joints, channels, options)
+    if options.measures:
+        _measures(curves, scene, character, joints)
 
 
 def _vector(name: str, values: list[float]) -> tuple[Any, ...]:
@@ -104,9 +156,10 @@ def _model(scene: Objects, name: str, kind: str, place: list[float]) -> int:
     return this
 
 
-def _skeleton(scene: Objects, character: Character) -> list[int]:
+def _skeleton(scene: Objects, character: Character, prefix: str) -> list[int]:
     models: list[int] = []
-    for name, up, offset in zip(character.skeleton.names, character.skeleton.parents, (character.offsets * CENTIMETRES).tolist()):
+    names = [prefix + name for name in character.skeleton.names]
+    for name, up, offset in zip(names, character.skeleton.parents, (character.offsets * CENTIMETRES).tolist()):
         attribute, node = scene.object("NodeAttribute", name, "NodeAttribute", "LimbNode")
         node.settings(("Size", "double", "Number", "", 1.0)).fill(TypeFlags="Skeleton")
         models.append(_model(scene, name, "LimbNode", offset))
@@ -208,15 +261,36 @@ def _face_shapes(scene: Objects, mesh: Mesh, names: tuple[str, ...], geometry: i
     return channels
 
 
-def _animate(scene: Objects, character: Character, clip: str, ticks: np.ndarray, joints: list[int], channels: list[int]) -> None:
-    curves = Curves.of(scene, clip, ticks)
-    root = (character.root * CENTIMETRES).numpy()
-    curves.on(joints[0], "Lcl Translation", "T", dict(zip("XYZ", root.T)))
+def _animate(curves: Curves, character: Character, joints: list[int], channels: list[int], options: Options) -> None:
+    for j, place in character.places.items():
+        xyz = (place * CENTIMETRES).numpy()
+        frames = _frames(xyz, options.millimetres / 10)
+        curves.on(joints[j], "Lcl Translation", "T", dict(zip("XYZ", xyz.T)), frames)
     zyx = torch.rad2deg(euler.unrolled(character.R_parent_joint, "ZYX")).numpy()
     for j, joint in enumerate(joints):
-        curves.on(joint, "Lcl Rotation", "R", {axis: zyx[:, j, "ZYX".index(axis)] for axis in "XYZ"})
-    for channel, weight in zip(channels, character.expression.T.numpy()):
-        curves.on(channel, "DeformPercent", "DeformPercent", {"DeformPercent": 100 * weight})
+        frames = _frames(zyx[:, j], options.degrees, total=True)
+        curves.on(joint, "Lcl Rotation", "R", {axis: zyx[:, j, "ZYX".index(axis)] for axis in "XYZ"}, frames)
+    fewer = FACE_ERROR if options.degrees else 0.0
+    for channel, weight in zip(channels, 100 * character.expression.T.numpy()):
+        curves.on(channel, "DeformPercent", "DeformPercent", {"DeformPercent": weight}, _frames(weight[:, None], fewer))
+
+
+def _frames(values: np.ndarray, limit: float, total: bool = False) -> np.ndarray | None:
+    """Frames to key; None for all."""
+    return keys.kept(len(values), keys.straight(values, total), limit - ROUNDING) if limit > ROUNDING else None
+
+
+def _measures(curves: Curves, scene: Objects, character: Character, joints: list[int]) -> None:
+    """How sure the studio is, for scripts and for switches of foot locks."""
+    by_joint = {joints[0]: dict(zip(FOOT_CURVES, character.contacts.T.numpy()))}
+    for joint, sigma in zip(joints[len(character.above) :], 1000 * character.sigma.T.numpy()):
+        by_joint.setdefault(joint, {})[SIGMA_CURVE] = sigma
+    for joint, measured in by_joint.items():
+        table = scene.model(joint).child("Properties70")
+        assert table is not None
+        for name, values in measured.items():
+            table.add("P", name, "Number", "", "A+U", float(values[0]))  # U makes it the user's own
+            curves.on(joint, name, name, {name: values})
 
 
 @dataclass(frozen=True)
@@ -236,18 +310,19 @@ class Curves:
         scene.connect(layer, stack)
         return cls(scene, layer, ticks)
 
-    def on(self, target: int, field_name: str, short: str, values: dict[str, np.ndarray]) -> None:
-        """Animate a property of an object: a value per key for each of its axes."""
+    def on(self, target: int, field_name: str, short: str, values: dict[str, np.ndarray], frames: np.ndarray | None = None) -> None:
+        """Animate a property of an object: a value per frame for each of its axes; keys on all frames, or on those chosen."""
         group, node = self.scene.object("AnimationCurveNode", short, "AnimCurveNode")
         node.settings(*((f"d|{axis}", "Number", "", "A", float(v[0])) for axis, v in values.items()))
         self.scene.connect(group, self.layer)
         self.scene.connect(group, target, field_name)
         for axis, v in values.items():
-            self.scene.connect(keyed(self.scene, self.ticks, v), group, f"d|{axis}")
+            ticks, v = (self.ticks, v) if frames is None else (self.ticks[frames], v[frames])
+            self.scene.connect(keyed(self.scene, ticks, v), group, f"d|{axis}")
 
 
 def keyed(scene: Objects, ticks: np.ndarray, values: np.ndarray) -> int:
-    """A linear curve with a key on every frame; one key where nothing changes."""
+    """A linear curve with a key at each of these times; one key where nothing changes."""
     this, node = scene.object("AnimationCurve", "", "AnimCurve")
     count = 1 if float(np.ptp(values)) == 0.0 else len(ticks)
     node.fill(Default=float(values[0]), KeyVer=Int(4008), KeyTime=ticks[:count], KeyValueFloat=values[:count].astype(np.float32))
@@ -262,9 +337,9 @@ def span(kind: str, ticks: np.ndarray) -> list[tuple[str, int]]:
     return [(f"{kind}Start", int(ticks[0])), (f"{kind}Stop", int(ticks[-1]))]
 
 
-def head(path: Path, fps: float, clip: str, ticks: np.ndarray) -> list[Node]:
+def head(path: Path, fps: float, clip: str, ticks: np.ndarray, version: int = VERSION, drop: bool = False) -> list[Node]:
     """Everything before the objects: who wrote it, axes, unit, rate."""
-    header = Node("FBXHeaderExtension").fill(FBXHeaderVersion=Int(1003), FBXVersion=Int(VERSION), EncryptionType=Int(0))
+    header = Node("FBXHeaderExtension").fill(FBXHeaderVersion=Int(1003), FBXVersion=Int(version), EncryptionType=Int(0))
     moment = dict(Year=1970, Month=1, Day=1, Hour=10, Minute=0, Second=0, Millisecond=0)
     header.add("CreationTimeStamp").fill(Version=Int(1000), **{k: Int(v) for k, v in moment.items()})
     header.fill(Creator="mocap-studio")
@@ -276,7 +351,7 @@ def head(path: Path, fps: float, clip: str, ticks: np.ndarray) -> list[Node]:
         ("Original|ApplicationName", "KString", "", "", "mocap-studio"),
         ("Original|FileName", "KString", "", "", path.name),
     )
-    rate = time_mode(fps)
+    rate = time_mode(fps, drop)
     axes = {
         "UpAxis": 1,
         "UpAxisSign": 1,
@@ -313,8 +388,10 @@ def head(path: Path, fps: float, clip: str, ticks: np.ndarray) -> list[Node]:
     ]
 
 
-def time_mode(fps: float) -> int:
-    """FBX's number for a frame rate."""
+def time_mode(fps: float, drop: bool = False) -> int:
+    """FBX's number for a frame rate; 29.97 has another where timecode drops frame numbers."""
+    if drop and abs(fps - 30000 / 1001) < 1e-4:
+        return DROP_FRAME
     return next((mode for rate, mode in TIME_MODES.items() if abs(rate - fps) < 1e-4), CUSTOM_RATE)
 
 

@@ -8,8 +8,9 @@ lead from one to the other, so that skinning is exactly the body model's. Face s
 from __future__ import annotations
 
 import json
+import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rigs import rotation
+from studio.export import keys
 from studio.export.animation import Character, in_pieces
 from studio.export.mesh import Mesh, surface
 
@@ -28,6 +30,8 @@ SHAPES = {1: "SCALAR", 3: "VEC3", 2: "VEC2", 4: "VEC4", 16: "MAT4"}
 VERTICES, INDICES = 34962, 34963
 STILL = 1e-7
 """Displacements below this are left out of a face shape, m; a quaternion that moves less has one key."""
+ROUNDING = 1e-6
+"""Numbers are kept in single precision; so much of an allowed error is left to that, rad or m."""
 
 
 @dataclass
@@ -97,14 +101,17 @@ def _described(array: np.ndarray, bounds: bool) -> dict[str, Any]:
     return entry
 
 
-def write(path: Path, characters: Sequence[Character], clip: str = "take") -> Path:
-    """Write characters of one take into one file as one animation called `clip`; its time 0 is their first frame."""
+def write(path: Path, characters: Sequence[Character], clip: str = "take", degrees: float = 0.0, millimetres: float = 0.0) -> Path:
+    """Write characters of one take into one file as one animation called `clip`; its time 0 is their first frame.
+
+    `degrees` and `millimetres` are what joints may miss where keys are left out; 0 keeps all keys.
+    """
     file = GltfWriter(document={"asset": {"version": "2.0", "generator": "mocap-studio"}, "scene": 0, "scenes": [{"nodes": []}]})
     animation: dict[str, Any] = {"name": clip, "channels": [], "samplers": []}
     for character in characters:
         joints = _skeleton(file, character)
         drawn = _skinned_mesh(file, character, joints)
-        _animate(file, animation, character, joints, drawn)
+        _Animation(file, animation, character, (degrees, millimetres)).fill(joints, drawn)
     file.listed("animations", animation)
     file.save(path)
     return path
@@ -169,26 +176,48 @@ def _primitive(file: GltfWriter, mesh: Mesh, part: int, attributes: dict[str, in
     return primitive | ({"targets": targets} if targets else {})
 
 
-def _animate(file: GltfWriter, animation: dict[str, Any], character: Character, joints: list[int], drawn: int) -> None:
-    seconds = torch.arange(len(character.root), dtype=torch.float64) / character.fps
-    time = file.accessor(_f32(seconds), bounds=True)
-    begin: list[int] = []  # the one time of joints that stay still, made when the first one needs it
+class _Animation:
+    """One character's channels of the animation while they are added."""
 
-    def channel(node: int, path: str, values: np.ndarray, still: bool = False) -> None:
-        if still and not begin:
-            begin.append(file.accessor(_f32(seconds[:1]), bounds=True))
-        entry = {"input": begin[0] if still else time, "output": file.accessor(values), "interpolation": "LINEAR"}
-        animation["samplers"].append(entry)
-        animation["channels"].append({"sampler": len(animation["samplers"]) - 1, "target": {"node": node, "path": path}})
+    def __init__(self, file: GltfWriter, animation: dict[str, Any], character: Character, limits: tuple[float, float]) -> None:
+        self.file, self.animation, self.character, self.limits = file, animation, character, limits
+        self.seconds = torch.arange(len(character.root), dtype=torch.float64) / character.fps
+        self.every, self.first = file.accessor(_f32(self.seconds), bounds=True), -1
 
-    channel(joints[0], "translation", _f32(character.root))
-    turns = continuous(in_pieces(rotation.quaternion, character.R_parent_joint))
-    for j, node in enumerate(joints):
-        still = bool(((turns[:, j] - turns[:1, j]).abs() < STILL).all())
-        xyzw = _f32(turns[: 1 if still else None, j][:, [1, 2, 3, 0]])
-        channel(node, "rotation", xyzw, still)
-    if character.expression.shape[1]:
-        channel(drawn, "weights", _f32(character.expression).reshape(-1))
+    def fill(self, joints: list[int], drawn: int) -> None:
+        """All channels of the joints and of the mesh that is drawn."""
+        degrees, millimetres = self.limits
+        for j, place in self.character.places.items():
+            values = place.numpy()
+            self._channel(joints[j], "translation", place, self._kept(keys.straight(values), millimetres / 1000))
+        turns = continuous(in_pieces(rotation.quaternion, self.character.R_parent_joint))
+        for j, node in enumerate(joints):
+            still = bool(((turns[:, j] - turns[:1, j]).abs() < STILL).all())
+            frames = np.arange(1) if still else self._kept(keys.arc(turns[:, j].numpy()), math.radians(degrees))
+            self._channel(node, "rotation", turns[:, j][:, [1, 2, 3, 0]], frames)
+        if self.character.expression.shape[1]:
+            self._channel(drawn, "weights", self.character.expression, None)
+
+    def _kept(self, error: Callable[[int, int], np.ndarray], limit: float) -> np.ndarray | None:
+        return keys.kept(len(self.seconds), error, limit - ROUNDING) if limit > ROUNDING else None
+
+    def _channel(self, node: int, path: str, values: Tensor, frames: np.ndarray | None) -> None:
+        """Keys on all frames, or on those chosen."""
+        chosen = values if frames is None else values[frames]
+        output = self.file.accessor(_f32(chosen).reshape(-1) if path == "weights" else _f32(chosen))
+        entry = {"input": self._times(frames), "output": output, "interpolation": "LINEAR"}
+        self.animation["samplers"].append(entry)
+        self.animation["channels"].append({"sampler": len(self.animation["samplers"]) - 1, "target": {"node": node, "path": path}})
+
+    def _times(self, frames: np.ndarray | None) -> int:
+        """Times of keys; those of all frames, and the one of joints that stay still, are in the file once."""
+        if frames is None:
+            return self.every
+        if len(frames) > 1:
+            return self.file.accessor(_f32(self.seconds[frames]), bounds=True)
+        if self.first < 0:
+            self.first = self.file.accessor(_f32(self.seconds[:1]), bounds=True)
+        return self.first
 
 
 def continuous(quaternions: Float[Tensor, "T J 4"]) -> Float[Tensor, "T J 4"]:

@@ -58,7 +58,7 @@ def surface(character: Character, split: bool) -> Mesh:
         normals=vertex_normals(points, body.triangles)[source],
         uv=point_uv,
         corner_uv=uv,
-        influences=joints[source],
+        influences=joints[source] + len(character.above),
         weights=weights[source],
         expressions=expressions[:, source],
         triangles=triangles,
@@ -69,15 +69,22 @@ def surface(character: Character, split: bool) -> Mesh:
 
 
 def _bound(character: Character) -> tuple[Float[Tensor, "V 3"], Float[Tensor, "E V 3"]]:
-    """Neutral vertices and face displacements in the pose to which the mesh is bound."""
+    """Neutral vertices and face displacements in the pose to which the mesh is bound.
+
+    A rebound mesh is the one that linear blend skinning carries from the rest pose exactly onto the model's own mesh, vertex by vertex,
+    when the joints go back to the model's own pose; of all meshes at rest that could be chosen, this one is right where the model was
+    made. Carrying the mesh to the rest pose instead errs there, and twice as much on the whole (`benchmarks/rest_pose.py`).
+    """
     points, faces = y_up(character.shaped.rest()), y_up(character.shaped.body.skin.expression_basis.permute(2, 0, 1))
     if not character.rebound:
         return points, faces
-    carry = character.rest - (character.R_rest_bind @ character.bind[..., None])[..., 0]
-    affine = torch.cat([character.R_rest_bind, carry[..., None]], -1).flatten(-2)
+    extra = len(character.above)
+    R_bind_rest, rest, bind = character.R_rest_bind[extra:].mT, character.rest[extra:], character.bind[extra:]
+    carry = bind - (R_bind_rest @ rest[..., None])[..., 0]
+    affine = torch.cat([R_bind_rest, carry[..., None]], -1).flatten(-2)
     blended = (character.shaped.body.skin.weights @ affine).unflatten(-1, (3, 4))
-    turn = blended[..., :3]
-    return (turn @ points[..., None])[..., 0] + blended[..., 3], (turn @ faces[..., None])[..., 0]
+    back = torch.linalg.inv(blended[..., :3])
+    return (back @ (points - blended[..., 3])[..., None])[..., 0], (back @ faces[..., None])[..., 0]
 
 
 def _split(triangles: Tensor, uv: Tensor | None, count: int) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -72,7 +72,9 @@ def triangulated(tracks: Tracks3D, actor: str) -> Points:
     return Points(tracks.keypoints, tracks.points[:, a].double(), variance.sqrt(), tracks.fps, tracks.first_frame)
 
 
-def triangulated_in_batches(tracks_file: Path, actor: str) -> Iterator[Points]:
-    """The same from a file, some frames at a time."""
-    for start in range(0, Tracks3D.count(tracks_file), BATCH):
-        yield triangulated(Tracks3D.load(tracks_file, slice(start, start + BATCH)), actor)
+def triangulated_in_batches(tracks_file: Path, actor: str, first: int, count: int) -> Iterator[Points]:
+    """The same from a file, `count` video frames from the `first` on, as many as the file has of them, some at a time."""
+    begin = first - Tracks3D.load(tracks_file, slice(0, 0)).first_frame
+    end = min(begin + count, Tracks3D.count(tracks_file))
+    for start in range(max(begin, 0), end, BATCH):
+        yield triangulated(Tracks3D.load(tracks_file, slice(start, min(start + BATCH, end))), actor)

@@ -115,8 +115,11 @@ class _Actor:
         turns = _f32(continuous(in_pieces(rotation.quaternion, character.R_parent_joint))[..., [1, 2, 3, 0]])
         places, rotations = animation.CreateTranslationsAttr(), animation.CreateRotationsAttr()
         offsets = _f32(character.offsets * CENTIMETRES)
-        for code, (turn, root) in enumerate(zip(turns, _f32(character.root * CENTIMETRES)), self.first_code):
-            offsets[0] = root
+        moving = {j: _f32(place * CENTIMETRES) for j, place in character.places.items()}
+        for t, turn in enumerate(turns):
+            code = self.first_code + t
+            for j, place in moving.items():
+                offsets[j] = place[t]
             places.Set(Vt.Vec3fArray.FromNumpy(offsets), code)
             rotations.Set(Vt.QuatfArray.FromNumpy(turn), code)
         if names := character.shaped.body.expression_names:
