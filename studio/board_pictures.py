@@ -67,12 +67,15 @@ def _dots(image: Image, pixels: Float[np.ndarray, "n 2"], radius: int, colour: t
         cv2.circle(image, (x, y), 16 * radius, colour, -1 if radius < 4 else 2, cv2.LINE_AA, 4)
 
 
-def live_picture(image: Image, pixels: Float[np.ndarray, "n 2"] | None, width: int = 960) -> Image:
-    """A camera's picture scaled to `width` px with the corners found in it (px of the whole image)."""
+def live_picture(
+    image: Image, pixels: Float[np.ndarray, "n 2"] | None = None, before: Float[np.ndarray, "m 2"] | None = None, width: int = 960
+) -> Image:
+    """A camera's picture scaled to `width` px with the corners found in it, and those found before (px of the whole image)."""
     scale = width / image.shape[1]
     small = cv2.resize(image, (width, round(image.shape[0] * scale)), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    if pixels is not None:
-        _dots(small, _scaled(pixels, scale), 5, FOUND)
+    for points, radius, colour in ((before, 2, BEFORE), (pixels, 5, FOUND)):
+        if points is not None:
+            _dots(small, _scaled(points, scale), radius, colour)
     return small
 
 

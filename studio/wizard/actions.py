@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import UInt8
+
 from calibration.board import Board
 from calibration.formats import read_cameras
-from calibration.gates import passed
+from calibration.gates import Gate, passed
 from calibration.quality import Distance
-from calibration.triangulate import Points
 from studio import board_steps as steps
 from studio.board_print import described, length
 from studio.calibrate_boards import distance_of
-from studio.wizard.state import BOARD, FILE, USUAL, Choices, Click, State
+from studio.live_board import LiveBoard
+from studio.record import record, sources_of
+from studio.wizard.state import BOARD, FILE, FOLDER, USUAL, Choices, Click, State
+from studio.world_points import Settled, World, located, settled
+
+Show = Callable[[dict[str, UInt8[np.ndarray, "H W 3"]], dict[str, list[str]]], None]
+"""Puts the latest picture of each camera on the page, with sentences."""
 
 
 def begun(session: Path) -> State:
@@ -50,6 +60,33 @@ def distances_of(choices: Choices) -> list[Distance]:
     return [distance_of(text.strip()) for text in choices.tape.split(",") if text.strip()]
 
 
+def watch(state: State, stop: threading.Event, show: Show) -> State:
+    """Show what the connected cameras see, and the board in it, until stopped; nothing is kept."""
+    record(_sources(state.choices), None, None, LiveBoard(board_of(state.choices), show).see, stop)
+    return replace(state, message="")
+
+
+def record_board(state: State, stop: threading.Event, show: Show) -> State:
+    """Record the connected cameras into a new folder of the session, and go on with its clips."""
+    if not state.choices.seconds > 0:
+        raise ValueError(f"Seconds {state.choices.seconds:g}: record for longer than that.")
+    folder = free_folder(state.target.parent)
+    made = record(_sources(state.choices), folder, state.choices.seconds, LiveBoard(board_of(state.choices), show).see, stop)
+    trouble = "; ".join(f"{name}: {clip.trouble}" for name, clip in made.clips.items() if clip.trouble)
+    choices = replace(state.choices, source=FOLDER, clips=str(folder), instants=str(made.table or ""))
+    return replace(state, choices=choices, message=trouble)
+
+
+def _sources(choices: Choices) -> dict[str, str]:
+    return sources_of(tuple(line.strip() for line in choices.sources.splitlines() if line.strip()), ())
+
+
+def free_folder(inside: Path) -> Path:
+    """The first of videos, videos2, videos3 ... that holds nothing."""
+    names = ("videos" + (str(n) if n > 1 else "") for n in range(1, 10_000))
+    return next(f for n in names if not (f := inside / n).exists() or not any(f.iterdir()))
+
+
 def look(state: State, told: steps.Told) -> State:
     """Find the board in the clips, and each lens, which tells what is still to be filmed."""
     videos, board = clips_of(state.choices), board_of(state.choices)
@@ -68,7 +105,7 @@ def calibrate(state: State, told: steps.Told) -> State:
     before = read_cameras(state.target) if state.target.is_file() else None
     lenses = steps.lenses(views, Path(known).expanduser(), told) if known else state.lenses
     rig = steps.solve(views, lenses, not known, distances_of(state.choices), before, told)
-    state = replace(state, rig=rig, placed=None, clicks=(), written=None)
+    state = replace(state, rig=rig, world=None, clicks=(), written=None)
     if rig.fit is None:
         return replace(state.at("check"), message="These clips give no rig. What is missing stands in the table.")
     resting = steps.resting(found, rig.fit)
@@ -84,7 +121,7 @@ def click(state: State, x: float, y: float) -> State:
         raise ValueError(f"({x:.0f}, {y:.0f}) is not on the picture of {choices.camera}, which is {wide:.0f} x {high:.0f} px.")
     kept = tuple(k for k in state.clicks if (k.mark, k.camera) != (choices.mark, choices.camera))
     new = Click(choices.mark, choices.camera, round(x, 2), round(y, 2))
-    state = replace(state, clicks=(*kept, new), choices=replace(choices, x=new.x, y=new.y), placed=None, message="")
+    state = replace(state, clicks=(*kept, new), choices=replace(choices, x=new.x, y=new.y), world=None, message="")
     return next_mark(state)
 
 
@@ -97,14 +134,15 @@ def next_mark(state: State) -> State:
 
 def forget(state: State) -> State:
     """Take the chosen mark off all pictures."""
-    return replace(state, clicks=tuple(k for k in state.clicks if k.mark != state.choices.mark), placed=None, message="")
+    return replace(state, clicks=tuple(k for k in state.clicks if k.mark != state.choices.mark), world=None, message="")
 
 
-def marks(state: State) -> Points | None:
-    """The clicked marks in the rig's own world; None while there are none."""
-    if not state.clicks or state.rig is None or state.rig.fit is None:
+def agreement(state: State) -> Gate | None:
+    """How well the clicks agree; None while no mark is clicked in two pictures."""
+    seen = state.marks(least=2)
+    if not seen.pixels or state.rig is None or state.rig.fit is None:
         return None
-    return steps.marks(state.rig.fit.cameras, state.clicked())
+    return located(seen, state.rig.fit.cameras)[1]
 
 
 def lay_floor(state: State) -> State:
@@ -113,24 +151,27 @@ def lay_floor(state: State) -> State:
     fit, choices = state.rig.fit, state.choices
     if choices.floor == BOARD:
         height = length(choices.thickness) if choices.thickness.strip() else 0.0
-        return replace(state.at("accept"), placed=steps.on_board(fit, state.found.nearest(fit, choices.lying), height))
-    seen = marks(state)
-    if seen is None:
-        raise ValueError("Click three marks on the floor or more, each in two cameras' pictures.")
-    return replace(state.at("accept"), placed=steps.on_marks(fit, seen.points))
+        placed = steps.on_board(fit, state.found.nearest(fit, choices.lying), height)
+        return replace(state.at("accept"), world=Settled(placed.move, (placed.gate,), {}))
+    marks = state.marks()
+    if not {"1", "2", "3"} <= set(marks.pixels):
+        raise ValueError("Click marks 1, 2 and 3 on the floor, each in two cameras' pictures or more.")
+    return replace(state.at("accept"), world=settled(fit.cameras, World(floor=marks, origin=("1", "2")), metric=True))
 
 
 def without_floor(state: State) -> State:
     """Go on with the world of one camera."""
     assert state.rig is not None and state.rig.fit is not None
-    return replace(state.at("accept"), placed=steps.nowhere(state.rig.fit))
+    placed = steps.nowhere(state.rig.fit)
+    return replace(state.at("accept"), world=Settled(placed.move, (placed.gate,), {}))
 
 
 def accept(state: State) -> State:
     """Write the calibration into the session; a `ValueError` where a gate fails and nobody accepted that."""
-    assert state.rig is not None and state.placed is not None and state.found is not None
+    rig, found, world, cameras = state.rig, state.found, state.world, state.cameras
+    assert rig is not None and found is not None and world is not None and cameras is not None
     if not passed(state.gates) and not state.choices.accept:
         raise ValueError("A check fails. Film again as it says, or tick that you accept the calibration although it fails.")
-    board, accepted = state.found.views.board, state.choices.accept
-    written = steps.write(state.target, state.placed.cameras, board, state.gates, accepted, state.rig.account, steps.source(state.found))
+    account = None if rig.account is None else replace(rig.account, marks=world.places)
+    written = steps.write(state.target, cameras, found.views.board, state.gates, state.choices.accept, account, steps.source(found))
     return replace(state, written=written, message="")

@@ -37,21 +37,24 @@ class Canvas:
         """Whether the view has to fit a picture."""
         server.scene.world_axes.visible = False
         server.scene.set_up_direction("+z")
+        self._picture: tuple[int, int] | None = None
+        """Size of the picture to click on, px."""
         server.on_client_connect(self._joined)
+        server.scene.on_click()(self._clicked)
 
     def draw(self, state: State) -> None:
         """Show what belongs to the state's step."""
         c, found = state.choices, id(state.found)
         if state.step == "clips":
-            self._once(("clips", c.clips, pictures.board_words(c)), lambda: self._pictures(pictures.clips_and_board(c)))
+            self._once(("clips", c.source, c.clips, pictures.board_words(c)), lambda: self.show(pictures.clips_and_board(c)))
         elif state.step in ("film", "calibrate"):
-            self._once(("film", found, c.pictures == SAME and c.instant), lambda: self._pictures(pictures.seen(state)))
+            self._once(("film", found, c.pictures == SAME and c.instant), lambda: self.show(pictures.seen(state)))
         elif state.step == "floor" and c.floor == BOARD:
-            self._once(("lying", found, c.lying), lambda: self._pictures(pictures.lying(state)))
+            self._once(("lying", found, c.lying), lambda: self.show(pictures.lying(state)))
         elif state.step == "floor":
             self._once(("marks", found, c.camera, c.instant, c.mark, state.clicks), lambda: self._to_click(state))
         else:
-            self._once(("rig", id(state.rig), id(state.placed)), lambda: self._rig(state))
+            self._once(("rig", id(state.rig), id(state.world)), lambda: self._rig(state))
 
     def _joined(self, client: viser.ClientHandle) -> None:
         """Somebody opened the page. When its shape changes a picture is fitted into it again, but nobody's view of the rig is turned."""
@@ -66,15 +69,19 @@ class Canvas:
                 if self._fits:
                     self._aim(camera)
 
+    def _clicked(self, event: viser.SceneClickEvent) -> None:
+        if self._picture is not None:
+            x, y = pixel(event.ray_origin, event.ray_direction, *self._picture)
+            self.page.act(lambda state: actions.click(state, x, y))
+
     def _once(self, what: object, draw: Callable[[], None]) -> None:
         if what == self._shown:
             return
-        self.server.scene.remove_click_callback()
-        self._shown = what
+        self._shown, self._picture = what, None
         draw()
 
-    def _pictures(self, html: str) -> None:
-        """Pictures in a panel over the canvas."""
+    def show(self, html: str) -> None:
+        """Pictures in a panel before the canvas."""
         if self._panel is None:
             clients = list(self.server.get_clients().values())
             room = max((client.camera.image_width for client in clients), default=WIDE + STRIP)
@@ -84,6 +91,11 @@ class Canvas:
             self._panel.dock_right()
             self._panel.set_width(max(room - STRIP, 400))
         self._html.content = str(html)
+
+    def live(self, html: str) -> None:
+        """Pictures that come while work goes on; what was there is drawn anew afterwards."""
+        self._shown = "live"
+        self.show(html)
 
     def _bare(self) -> viser.SceneApi:
         """The canvas with nothing on it or before it."""
@@ -102,10 +114,10 @@ class Canvas:
     def _rig(self, state: State) -> None:
         """Cameras and board poses, and the floor where it is known."""
         scene = self._bare()
-        if state.rig is None or state.rig.account is None:
+        if state.rig is None or state.rig.account is None or state.cameras is None:
             return
-        account = state.rig.account if state.placed is None else state.rig.account.placed(state.placed.cameras)
-        middle, place = add_rig(scene, replace(account, gates=state.gates))
+        marks = {} if state.world is None else state.world.places
+        middle, place = add_rig(scene, replace(state.rig.account.placed(state.cameras), gates=state.gates, marks=marks))
 
         def aim(camera: Any) -> None:
             camera.up_direction, camera.position, camera.look_at = (0.0, 0.0, 1.0), place, middle
@@ -119,16 +131,12 @@ class Canvas:
         scene = self._bare()
         plain: dict[str, Any] = {"format": "jpeg", "jpeg_quality": 90, "cast_shadow": False, "receive_shadow": False}
         scene.add_image("/picture", image, wide / high, 1.0, wxyz=UPRIGHT, **plain)
+        self._picture = wide, high
 
         def aim(camera: Any) -> None:
             fit = max(1.0, wide / high / max(camera.aspect, 0.1))
             away = 0.52 * fit / math.tan(camera.fov / 2)
             camera.up_direction, camera.position, camera.look_at = (0.0, 0.0, 1.0), (0.0, -away, 0.0), (0.0, 0.0, 0.0)
-
-        @scene.on_click()
-        def _(event: viser.SceneClickEvent) -> None:
-            x, y = pixel(event.ray_origin, event.ray_direction, wide, high)
-            self.page.act(lambda state: actions.click(state, x, y))
 
         self._look(aim, fits=True)
 

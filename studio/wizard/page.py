@@ -13,13 +13,16 @@ from typing import Any
 import viser
 
 from studio.board_steps import Told
-from studio.wizard import canvas, pages, parts
-from studio.wizard.state import STEPS, Choices, State, Step
+from studio.wizard import actions, canvas, pages, parts, pictures
+from studio.wizard.state import MARKS, STEPS, Choices, State, Step
 
 LEFT = 430
 """Width of the panel with the fields, px."""
-EVERY = 0.1
-"""Seconds between two signs of progress."""
+EVERY, LIVE = 0.1, 0.25
+"""Seconds between two signs of progress, and between two live pictures."""
+
+LATE = 0.15
+"""Seconds by which the browser may tell the last keystrokes in a field after the press of a button."""
 
 
 class Stopped(Exception):
@@ -34,6 +37,7 @@ class Page:
         self._fields: dict[str, Any] = {}
         self._lock, self._stop = threading.RLock(), threading.Event()
         self._thread: threading.Thread | None = None
+        self._drawn = 0.0
         self._content: Any = None
         self._canvas = canvas.Canvas(server, self)
         self.shown: Any = None
@@ -48,19 +52,26 @@ class Page:
         """Draw a state."""
         with self._lock:
             self.state = state
-            if not state.doing:
-                self._canvas.draw(state)  # first, so that the page asks for nothing before there is something to look at
-            with self.server.atomic():
-                if self._content is not None:
-                    self._content.remove()
-                self._fields.clear()
-                self._content = self.gui.add_folder(None)
-                with self._content:
-                    self.html(parts.header(state))
-                    if state.doing:
-                        pages.working(self)
-                    else:
-                        pages.PAGES[state.step](self)
+            clicking = state.step == "floor" and state.choices.floor == MARKS
+            if clicking:  # the words speak of the picture that is there
+                self._canvas.draw(state)
+            self._draw(state)
+            if not clicking and not state.doing:
+                self._canvas.draw(state)
+
+    def _draw(self, state: State) -> None:
+        """Words, fields and buttons."""
+        with self.server.atomic():
+            if self._content is not None:
+                self._content.remove()
+            self._fields.clear()
+            self._content = self.gui.add_folder(None)
+            with self._content:
+                self.html(parts.header(state))
+                if state.doing:
+                    pages.working(self)
+                else:
+                    pages.PAGES[state.step](self)
 
     def field(self, name: str, handle: Any, changed: Callable[[State], State] | None = None) -> None:
         """A field of `Choices`; `changed` is done at once when it changes."""
@@ -81,18 +92,33 @@ class Page:
         """A button that starts long work."""
         self.gui.add_button(label).on_click(lambda _: self.work(doing, action))
 
+    def live_button(self, label: str, doing: str, action: Callable[[State, threading.Event, actions.Show], State]) -> None:
+        """A button that shows what cameras see until it is stopped."""
+
+        def show(images: dict[str, Any], told: dict[str, list[str]]) -> None:
+            if time.monotonic() - self._drawn > LIVE and not self._stop.is_set():
+                self._canvas.live(pictures.live(images, told))
+                self._drawn = time.monotonic()
+
+        def work(state: State, told: Told) -> State:
+            return action(state, self._stop, show)
+
+        self.gui.add_button(label, color="gray").on_click(lambda _: self.work(doing, work))
+
     def back(self, step: Step) -> None:
         """A button to an earlier step."""
         self.button(f"Back: {STEPS[step].lower()}", lambda state: state.at(step))
 
     def act(self, action: Callable[[State], State]) -> None:
         """Do something short, unless long work is going on."""
+        time.sleep(LATE)
         with self._lock:
             if not self.state.doing:
                 self.show(self._after(action, self._read()))
 
     def work(self, doing: str, action: Callable[[State, Told], State]) -> None:
         """Do something long in a thread, with progress on the page."""
+        time.sleep(LATE)
         with self._lock:
             if self.state.doing:
                 return

@@ -12,7 +12,7 @@ from calibration.next_shots import pair_shots, shared_views
 from calibration.quality import judge_views
 from studio.review.markup import tag
 from studio.wizard import actions, parts
-from studio.wizard.state import BEST, BOARD, FILE, MARKS, SAME, USUAL, Step
+from studio.wizard.state import BEST, BOARD, FILE, FOLDER, LIVE, MARKS, SAME, USUAL, Step
 
 if TYPE_CHECKING:
     from studio.wizard.page import Page
@@ -29,19 +29,36 @@ def _drawn(state: State) -> State:
 def clips(page: Page) -> None:
     """1: which clips, which board."""
     gui, c = page.gui, page.state.choices
-    page.html(parts.words("A folder with one video per camera, each named after its camera, all filming the board at once."))
-    page.field("clips", gui.add_text("Folder", c.clips, hint="where the clips are on the computer that runs the studio"))
-    page.field(
-        "instants", gui.add_text("Instants", c.instants, hint="table of frames that belong together; timestamps.csv beside the clips")
-    )
+    page.field("source", gui.add_dropdown("From", (FOLDER, LIVE), initial_value=c.source), _drawn)
+    (_folder if c.source == FOLDER else _cameras)(page)
     page.html(parts.heading("The board"))
     page.field("described", gui.add_dropdown("Kind", (*KINDS, FILE), initial_value=c.described), _drawn)
     if c.described == FILE:
         page.field("board_file", gui.add_text("File", c.board_file, hint="the board.yaml that `studio board` wrote"))
     else:
         _board(page)
-    page.button("Show clips and board", _drawn, hint="one picture of each clip, and the board as described")
-    page.work_button("Find the board", "Looking for the board", actions.look)
+    if c.source == FOLDER:
+        page.button("Show clips and board", _drawn, hint="a picture of each clip, and the board as described")
+        page.work_button("Find the board", "Looking for the board", actions.look)
+    else:
+        page.live_button("Look at the cameras", "What the cameras see", actions.watch)
+        page.live_button("Record the board", "Recording: wave the board slowly, tilted each way", actions.record_board)
+
+
+def _folder(page: Page) -> None:
+    gui, c = page.gui, page.state.choices
+    page.html(parts.words("One video per camera, each named after its camera, all filming the board at once."))
+    page.field("clips", gui.add_text("Folder", c.clips, hint="where the clips are on the computer that runs the studio"))
+    page.field("instants", gui.add_text("Instants", c.instants, hint="table of frames that belong together, if not timestamps.csv"))
+
+
+def _cameras(page: Page) -> None:
+    gui, c = page.gui, page.state.choices
+    page.html(
+        parts.words("One line a camera: NAME=DEVICE or NAME=ADDRESS, for example cam01=/dev/video0, cam02=rtsp://192.168.0.12/stream.")
+    )
+    page.field("sources", gui.add_text("Cameras", c.sources, multiline=True))
+    page.field("seconds", gui.add_number("Seconds", c.seconds, min=1, step=1, hint="how long to record"))
 
 
 def _board(page: Page) -> None:
@@ -139,7 +156,7 @@ def _marks(page: Page) -> None:
     page.field("instant", gui.add_number("Instant", c.instant, min=0, step=1), _drawn)
     page.field("mark", gui.add_number("Mark", c.mark, min=1, max=20, step=1), _drawn)
     page.html(parts.words(f"Next click: mark {c.mark} in {c.camera}."))
-    page.html(parts.marks_table(state.clicks, actions.marks(state)))
+    page.html(parts.marks_table(state.clicks, actions.agreement(state)))
     with gui.add_folder("By keyboard", expand_by_default=False):
         page.field("x", gui.add_number("x, px", c.x, step=0.5))
         page.field("y", gui.add_number("y, px", c.y, step=0.5))
@@ -154,9 +171,10 @@ def accept(page: Page) -> None:
         _written(page)
         return
     failed = [g for g in state.gates if g.verdict == "fail"]
-    lines = ["The rig in its world: the grid is the floor, red is x, green y, blue z up."] if state.placed is not None else []
+    lines = ["The rig in its world: the grid is the floor, red is x, green y, blue z up."] if state.world is not None else []
     page.html(parts.words(*lines, f"Accepting writes {state.target} and quality.yaml beside it."))
-    page.html(parts.gates_table(failed or [g for g in state.gates if g.name == "floor"]))
+    floor = [] if state.world is None else list(state.world.gates)
+    page.html(parts.gates_table(failed + [g for g in floor if g not in failed]))
     if not passed(state.gates):
         page.field("accept", gui.add_checkbox("I accept it although it fails", state.choices.accept))
     page.button("Accept and write", actions.accept, main=True)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from calibration.camera_graph import ENOUGH, LEAST
 from calibration.gates import Gate
-from calibration.triangulate import Points
 from studio.review.markup import Markup, tag
 from studio.wizard.state import STEPS, Click, State
 
@@ -93,23 +92,19 @@ def cards(pictures: Mapping[str, UInt8[np.ndarray, "H W 3"]], captions: Mapping[
         text = tag("ul", [tag("li", s) for s in captions.get(name, ())], style="margin:0.2em 0 0;padding-left:1.2em")
         title = tag("div", tag("strong", name), style="margin-top:0.35em")
         made.append(tag("figure", picture(image, f"picture of {name}"), tag("figcaption", title, text), style="margin:0"))
-    across = "430px" if len(pictures) > 1 else "100%"
+    across = "360px" if len(pictures) > 1 else "100%"
     grid = f"display:grid;grid-template-columns:repeat(auto-fill,minmax({across},1fr));gap:1em"
     return tag("div", legend, tag("div", made, style=grid), style="padding:0.3em 0.9em 1em;font-size:0.9em;line-height:1.45")
 
 
-def marks_table(clicks: Sequence[Click], seen: Points | None) -> Markup:
-    """Which mark was clicked in which cameras, and by how far its clicks miss each other."""
-    if not clicks or seen is None:
-        return words("No mark yet.")
+def marks_table(clicks: Sequence[Click], agreement: Gate | None) -> Markup:
+    """Which mark was clicked in which cameras, and how well the clicks agree."""
     rows = []
     for mark in sorted({k.mark for k in clicks}):
-        where = ", ".join(k.camera for k in clicks if k.mark == mark)
-        off = seen.residual[:, mark - 1]
-        found = bool(seen.points[mark - 1].isfinite().all())
-        how = f"to {float(off[off.isfinite()].max()):.1f} px" if found and bool(off.isfinite().any()) else "needs another camera"
-        rows.append(tag("li", tag("strong", mark), f": {where}; {how}"))
-    return tag("ul", rows, style=TEXT + ";margin:0;padding-left:1.9em")
+        where = [k.camera for k in clicks if k.mark == mark]
+        rows.append(tag("li", tag("strong", mark), f": {', '.join(where)}{'' if len(where) > 1 else ', needs another camera'}"))
+    listed = tag("ul", rows, style=TEXT + ";margin:0;padding-left:1.9em")
+    return Markup(listed + (gates_table([agreement]) if agreement else ""))
 
 
 def dot(colour: tuple[int, int, int]) -> Markup:

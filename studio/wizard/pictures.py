@@ -12,7 +12,7 @@ from studio.board_print import title
 from studio.review.markup import Markup, joined, tag
 from studio.video import probe
 from studio.wizard import actions, parts
-from studio.wizard.state import SAME, Choices, State
+from studio.wizard.state import FOLDER, SAME, Choices, State
 
 SMALL = 960
 """Width of a picture among others, px."""
@@ -30,18 +30,24 @@ def board_words(choices: Choices) -> str:
 
 def clips_and_board(choices: Choices) -> Markup:
     """The first picture of each clip, and the board as it is described."""
-    return joined(_clips(choices), _board(choices))
+    return joined(_clips(choices) if choices.source == FOLDER else None, _board(choices))
 
 
 def _clips(choices: Choices) -> Markup:
     try:
         videos = actions.clips_of(choices)
-        images = {name: board_pictures.live_picture(board_pictures.still(path), None, SMALL) for name, path in videos.items()}
+        images = {name: board_pictures.live_picture(board_pictures.still(path), width=SMALL) for name, path in videos.items()}
         infos = {name: probe(path) for name, path in videos.items()}
     except (ValueError, OSError) as error:
         return parts.words(str(error))
     told = {n: [f"{i.width} x {i.height}, {float(i.fps):.4g} frames a second, {i.frames} frames"] for n, i in infos.items()}
     return parts.cards(images, told, parts.words(f"{len(videos)} clips"))
+
+
+def live(images: dict[str, UInt8[np.ndarray, "H W 3"]], told: dict[str, list[str]]) -> Markup:
+    """What connected cameras see."""
+    samples = [(board_pictures.FOUND, "corners now"), (board_pictures.BEFORE, "corners before")]
+    return parts.cards(images, told, _legend(samples))
 
 
 def _board(choices: Choices) -> Markup:
@@ -61,15 +67,11 @@ def seen(state: State) -> Markup:
     shots = camera_shots(views, state.lenses)
     counts = views.seen().sum(1).tolist()
     told = {n: [f"{k} views.", *(shots[n] or ("It has all it needs.",))] for n, k in zip(views.cameras, counts)}
-    return parts.cards(images, told, _legend())
+    samples = [(board_pictures.FOUND, "corners in this picture"), (board_pictures.BEFORE, "in all others")]
+    return parts.cards(images, told, _legend([*samples, (board_pictures.EMPTY, "none yet")]))
 
 
-def _legend() -> Markup:
-    samples = [
-        (board_pictures.FOUND, "corners in this picture"),
-        (board_pictures.BEFORE, "in all others"),
-        (board_pictures.EMPTY, "none yet"),
-    ]
+def _legend(samples: list[tuple[tuple[int, int, int], str]]) -> Markup:
     return tag("p", [[parts.dot(colour), text] for colour, text in samples], style="margin:0.2em 0 0.7em")
 
 

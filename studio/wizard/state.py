@@ -6,13 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
+from calibration.cameras import Cameras
 from calibration.gates import Gate
 from calibration.intrinsics import LensFit
-from studio.board_steps import Found, Placed, Rig
+from studio.board_steps import Found, Rig
+from studio.world_points import Clicked, Settled, named
 
 Step = Literal["clips", "film", "calibrate", "check", "floor", "accept"]
 STEPS: dict[Step, str] = {
@@ -25,6 +23,7 @@ STEPS: dict[Step, str] = {
 }
 FILE = "board.yaml"
 USUAL = "usual"
+FOLDER, LIVE = "a folder of clips", "connected cameras"
 BEST, SAME = "each camera's best view", "all at one instant"
 BOARD, MARKS = "the board lies on it", "marks that I click"
 
@@ -33,6 +32,11 @@ BOARD, MARKS = "the board lies on it", "marks that I click"
 class Choices:
     """What stands in the page's fields, as the operator wrote it."""
 
+    source: str = FOLDER
+    sources: str = ""
+    """Connected cameras, NAME=PLACE, one a line."""
+    seconds: float = 60.0
+    """How long to record."""
     clips: str = ""
     """Folder of clips."""
     described: str = "charuco"
@@ -87,7 +91,8 @@ class State:
     found: Found | None = None
     lenses: dict[str, LensFit | str] = field(default_factory=dict)
     rig: Rig | None = None
-    placed: Placed | None = None
+    world: Settled | None = None
+    """Where floor and origin are."""
     clicks: tuple[Click, ...] = ()
     written: Path | None = None
     message: str = ""
@@ -97,18 +102,20 @@ class State:
     @property
     def gates(self) -> tuple[Gate, ...]:
         """All that is known of the calibration's quality."""
-        floor = () if self.placed is None else (self.placed.gate,)
-        return () if self.rig is None else (*self.rig.gates, *floor)
+        return () if self.rig is None else named(self.rig.gates, () if self.world is None else self.world.gates)
+
+    @property
+    def cameras(self) -> Cameras | None:
+        """The rig's cameras, in the world as far as that is set."""
+        if self.rig is None or self.rig.fit is None:
+            return None
+        return self.rig.fit.cameras if self.world is None else self.world.move.cameras(self.rig.fit.cameras)
 
     def at(self, step: Step) -> State:
         """The same at another step, without a message."""
         return replace(self, step=step, message="")
 
-    def clicked(self) -> Float[Tensor, "C N 2"]:
-        """Clicks as pixels of every camera and mark; NaN where not clicked."""
-        assert self.found is not None
-        names = self.found.views.cameras
-        pixels = torch.full((len(names), max((k.mark for k in self.clicks), default=0), 2), torch.nan, dtype=torch.float64)
-        for k in self.clicks:
-            pixels[names.index(k.camera), k.mark - 1] = torch.tensor([k.x, k.y], dtype=torch.float64)
-        return pixels
+    def marks(self, least: int = 1) -> Clicked:
+        """The marks that were clicked in at least so many pictures, named by their numbers."""
+        pixels = {str(m): {k.camera: (k.x, k.y) for k in self.clicks if k.mark == m} for m in sorted({k.mark for k in self.clicks})}
+        return Clicked("marks", {name: seen for name, seen in pixels.items() if len(seen) >= least}, {})
