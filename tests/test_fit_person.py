@@ -76,6 +76,18 @@ def test_noisy_keypoints_with_outliers_and_gaps_give_millimetres(seed):
     assert group_error(found, truth, "face") < 0.004
 
 
+def test_joints_are_as_far_off_as_sigma_foretells():
+    """Mean squared error over foretold variance, per axis, over people and frames."""
+    ratios = []
+    for seed in (1, 2, 3):
+        person, result = makehuman.individual(seed), fitted(seed)
+        truth = performed(person, T, seed)
+        exact = person.shaped(torch.zeros(0)).posed(rotation.log(truth.R), truth.root).joints
+        found = makehuman.load().shaped(result.shape).posed(rotation.log(result.state.R), result.state.root).joints
+        ratios.append(float(((found - exact).square().mean(-1) / result.sigma**2).mean()))
+    assert 0.5 < sum(ratios) / 3 < 2, ratios
+
+
 def test_bones_keep_their_lengths():
     joints = makehuman.load().shaped(fitted().shape).posed(rotation.log(fitted().state.R), fitted().state.root).joints
     parents = torch.tensor(makehuman.load().skeleton.parents[1:])

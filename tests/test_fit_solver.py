@@ -159,7 +159,7 @@ def test_smoothing_lowers_the_objective_and_the_acceleration():
     problem = replace(everything(model, shape, views, 10.0), chunk=10)
     smoothness = Smoothness.from_sigmas(3.0, torch.full((55,), 10.0, dtype=torch.float64), 30.0, 4, 30.0)
     alone, _ = settle(problem, truth, 15)
-    together, _ = smooth(problem, alone, smoothness, 8)
+    together = smooth(problem, alone, smoothness, 8)
     where = lambda s: model.place(s, shape).points  # noqa: E731
     rough = lambda x: (x[2:] - 2 * x[1:-1] + x[:-2]).norm(dim=-1).mean()  # noqa: E731
     assert objective(problem, together, smoothness) < 0.5 * objective(problem, alone, smoothness)

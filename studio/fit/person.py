@@ -31,6 +31,9 @@ LOCKED = ("Jaw", "LeftEye", "RightEye")
 FAST = {"Arm": 1.5, "ForeArm": 2.0, "Hand": 2.5, "Leg": 1.5, "UpLeg": 1.2}
 """How much livelier than the trunk a joint accelerates; fingers as `Hand`."""
 
+UNLIKE = 0.002
+"""How far the joints of a person lie from those of the most similar body that the model can be, per axis, m."""
+
 
 @dataclass(frozen=True)
 class FitConfig:
@@ -132,7 +135,7 @@ class Fitter:
         self.feet = [named.index(n) for n in contact.POINTS if n in named]
 
     def doubt(self) -> Float[Tensor, "J"]:
-        """What no number of frames averages out: how far the landmarks that place each joint scatter on the body, m.
+        """What no number of frames averages out, m: how far the landmarks that place each joint scatter on the body, and `UNLIKE`.
 
         A joint without landmarks of its own has its parent's; the root the mean of its children's.
         """
@@ -145,7 +148,7 @@ class Fitter:
         for j, parent in enumerate(self.body.skeleton.parents):
             if found[j] is None:
                 found[j] = found[parent]
-        return torch.tensor(found, device=self.device)
+        return (torch.tensor(found, device=self.device) ** 2 + UNLIKE**2).sqrt()
 
     def smoothness(self) -> Smoothness:
         """Accelerations of this take."""
@@ -230,7 +233,7 @@ class Fitter:
         views, smoothness = self.views(observed), self.smoothness()
         state = self.alone(self.start(observed, shape), views, shape)
         problem = self.problem(shape, views, self.config.kernel)
-        state, factor = smooth(problem, state, smoothness, 8)
+        state = smooth(problem, state, smoothness, 8)
         contacts = torch.zeros(len(state), 4, device=self.device)
         if self.config.contact and len(self.feet) == 4:
             feet = self.model.place(state, shape).points[:, self.feet]
@@ -243,8 +246,8 @@ class Fitter:
             held = torch.full((len(state), len(self.names), 3), torch.nan, device=self.device)
             held[:, self.feet] = contact.anchors(feet, on)
             problem = self.problem(shape, views, self.config.kernel, held)
-            state, factor = smooth(problem, state, smoothness, 5)
-        sigma = (spread(problem, state, factor) ** 2 + self.doubt() ** 2).sqrt()
+            state = smooth(problem, state, smoothness, 5)
+        sigma = (spread(problem, state, smoothness) ** 2 + self.doubt() ** 2).sqrt()
         return state, sigma, contacts
 
 

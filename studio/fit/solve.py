@@ -140,8 +140,8 @@ def objective(problem: Problem, state: State, smoothness: Smoothness) -> Float[T
 
 def smooth(
     problem: Problem, state: State, smoothness: Smoothness, iterations: int, inner: int = 30, damping: float = 1e-4, tolerance: float = 3e-4
-) -> tuple[State, Factor]:
-    """The whole stretch with smoothness; returns the state and each frame's factor (smoothness' diagonal included)."""
+) -> State:
+    """The whole stretch with smoothness."""
     looks = [problem.look(state[c], c) for c in problem.chunks(len(state))]
     best = _total(looks, smoothness, state)
     some = smoothness.of(problem.layout.limbs.columns)
@@ -161,7 +161,7 @@ def smooth(
         if i == iterations - 1 or 0 <= gain < tolerance:
             break
         factor, g, D = _linearised(problem, looks, state, smoothness, float(lam))
-    return state, factor
+    return state
 
 
 def _total(looks: list[Look], smoothness: Smoothness, state: State) -> Float[Tensor, ""]:
@@ -247,11 +247,18 @@ def settle_shape(problem: Problem, state: State, iterations: int, independent: f
     return now.state, shape, sigma
 
 
-def spread(problem: Problem, state: State, factor: Factor) -> Float[Tensor, "T J"]:
-    """Standard deviation of every joint's world position (root mean square of the three axes), m, from each frame's block."""
+def spread(problem: Problem, state: State, smoothness: Smoothness) -> Float[Tensor, "T J"]:
+    """Standard deviation of every joint's world position (root mean square of the three axes), m.
+
+    From each frame's own block, with what its neighbours tell of it (`Smoothness.told`): what nobody saw is as uncertain as the priors.
+    """
+    chunks, limbs = problem.chunks(len(state)), problem.layout.limbs
+    seen = [problem.look(state[c], c) for c in chunks]
+    evidence = torch.cat([problem.model.assemble(x.placed, x.pull, problem.layout).diagonal() for x in seen])
+    told = smoothness.of(limbs.columns).told(evidence)
     out = []
-    for frames in problem.chunks(len(state)):
-        placed = problem.model.place(state[frames], problem.shape)
-        each = problem.model.joint_covariance(placed, factor[frames], problem.layout)
+    for frames, look in zip(chunks, seen):
+        factor = limbs.factor(problem.normal(look).raised(told[frames] + FLOOR))
+        each = problem.model.joint_covariance(look.placed, factor, problem.layout)
         out.append(each.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(0).sqrt())
     return torch.cat(out)
