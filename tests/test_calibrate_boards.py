@@ -11,6 +11,7 @@ from board_clips import clips as written
 
 from calibration.cameras import Cameras
 from calibration.gates import Gate, load_gates, save_gates
+from calibration.lens_library import read_library
 from studio.cli import call
 from studio.take import Take
 from studio.video import VideoWriter
@@ -39,9 +40,10 @@ def camera_file(folder: Path) -> Path:
 
 def test_clips_of_a_board_give_metres_floor_and_gates(clips, tmp_path, capsys):
     out = tmp_path / "rig"
-    tape = ["--distance", f"left:right:{apart(0, 2)}", "--floor", str(FLOOR + 1)]
+    tape = ["--distance", f"left:right:{apart(0, 2)}", "--floor", str(FLOOR + 1), "--save-lenses", str(tmp_path / "lenses.yaml")]
     assert call(["calibrate", str(clips), "--board", BOARD, "--out", str(out), *tape]) == 0
     told = capsys.readouterr().out
+    assert set(read_library(tmp_path / "lenses.yaml")) == {"left", "middle", "right"}
     assert "120 mm square" in told and "leave one out" in told and "can be used" in told
     found = Cameras.load(out / "cameras.yaml")
     assert found.names == ("left", "middle", "right")
