@@ -88,8 +88,8 @@ def _short(value: float) -> str:
 def _rig(account: Account, scene: str | None) -> Markup:
     floor = any(g.name == "floor" and math.isfinite(g.value) for g in account.gates)
     things = ["cameras with their names", "floor cells of half a metre" if floor else "no floor, for where it is is not known"]
-    things += ["blue frames: the board at each instant"] if len(account.boards) else []
-    things += ["dots: where the person's points were"] if account.paths else []
+    things += ["blue frames: the board at each instant, orange: one after the other"] if len(account.boards) else []
+    things += ["dots: where the person's middle and feet were, orange: one instant after the other"] if account.paths else []
     things += ["yellow: named points"] if account.marks else []
     words = f"Drag to turn, right drag to move, wheel to zoom. Shown: {', '.join(things)}; the axes at the origin are 0.3 m."
     return viewer(scene, "the rig in 3D", words) if scene else tag("p", "There is no picture of the rig in 3D.", class_="quiet")

@@ -56,8 +56,7 @@ def add_cameras(scene: viser.SceneApi, cameras: Cameras, reach: float) -> None:
             wxyz=turns[c],
             position=cameras.position[c].numpy(),
         )
-        # Not a child of the frustum: the viewer would draw it at the origin until the frustum has been placed.
-        scene.add_label(f"/names/{c}", name, font_screen_scale=0.9, anchor="bottom-center", position=cameras.position[c].numpy())
+        scene.add_label(f"/cameras/{c}/name", name, font_screen_scale=0.9, anchor="bottom-center")
 
 
 def viewpoint(cameras: Cameras, middle: tuple[float, float], away: float, height: float) -> tuple[float, float, float]:
