@@ -86,6 +86,8 @@ def step(take: Take, name: str, config: Any, force: bool = False) -> Path:
         unseal(path)
         if force and path == take.keypoints_folder:  # cameras already done would be kept: the stage goes on where it was
             shutil.rmtree(path, ignore_errors=True)
+        if force and name == "fit":  # frames that no edit touched would be kept
+            path.unlink(missing_ok=True)
     sweep(take.folder)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)

@@ -13,8 +13,9 @@ from rigs.body import Body
 from rigs.catalogue import open_body
 from rigs.rotation import log
 from studio.clock import footage
-from studio.edits import Edits
-from studio.fit.person import FitConfig, Fitted, Observed, fit_actor
+from studio.edits import Edits, plain
+from studio.fit.again import recipe, solved_again, spliced, touched
+from studio.fit.person import FitConfig, Fitted, Fitter, Observed, fit_actor
 from studio.fit.profile import known_shape, learn_profile
 from studio.fit.stored_take import StoredTake
 from studio.take import Take
@@ -35,6 +36,7 @@ def fit(take: Take, config: FitConfig) -> Path:
     edits = Edits.load(take.folder, cameras.names, tracks.keypoints, tracks.actors)
     warnings: list[str] = []
     written: list[Path] = []
+    again: list[str] = []
     begun = time.monotonic()
     with Progress(console=console, transient=True) as progress:
         for a, actor in enumerate(tracks.actors):
@@ -46,10 +48,18 @@ def fit(take: Take, config: FitConfig) -> Path:
                     f"{actor}: no two cameras agree on this actor in any frame: no motion. Is everyone in view? See the overlays."
                 )
                 continue
-            task = progress.add_task(f"fit {actor}", total=frames)
-            fitted = fit_actor(body, source, config, known_shape(take, actor, body), lambda n, task=task: progress.advance(task, n))
-            motion = bound(body, fitted, actor, tracks, take.timecode)
-            motion.save(take.motion_file(actor))
+            path, made_from = take.motion_file(actor), recipe(take, actor, config)
+            spans = touched(path, made_from, source.edits, tracks.first_frame, frames, config.halo)
+            if spans is not None:
+                old = Motion.load(path)
+                fitted = solved_again(Fitter(body, source[:1], config), source, old, spans)
+                motion = spliced(old, bound(body, fitted, actor, tracks, take.timecode), spans)
+                again.append(f"{actor} {sum(s.stop - s.start for s in spans)} frames")
+            else:
+                task = progress.add_task(f"fit {actor}", total=frames)
+                fitted = fit_actor(body, source, config, known_shape(take, actor, body), lambda n, task=task: progress.advance(task, n))
+                motion = bound(body, fitted, actor, tracks, take.timecode)
+            motion.save(path, base=made_from, edits=plain(source.edits))
             written.append(take.motion_file(actor))
             warnings += [f"{actor}: {line}" for line in doubts(body, fitted)]
     take.note("fit", warnings, seconds=round(time.monotonic() - begun, 1), frames=frames)
@@ -57,7 +67,8 @@ def fit(take: Take, config: FitConfig) -> Path:
         raise ValueError(
             f"{take.tracks_file}: no actor is seen by two cameras in any frame; check the videos, the camera file and the frame range"
         )
-    console.print(f"fit: {frames} frames, {len(written)} of {len(tracks.actors)} actors, {time.monotonic() - begun:.0f} s")
+    told = f"; solved again: {', '.join(again)}" if again else ""
+    console.print(f"fit: {frames} frames, {len(written)} of {len(tracks.actors)} actors, {time.monotonic() - begun:.1f} s{told}")
     return written[0]
 
 
