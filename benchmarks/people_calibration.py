@@ -96,7 +96,7 @@ def from_take(take: Path, truth: Path) -> dict[str, dict]:
     """A take with what a network saw."""
     film = filmed([take], take / "cameras.yaml")
     cameras = read_cameras(truth)
-    true = joined([adapt_to_video(cameras[c], *(int(v) for v in s)) for c, s in zip(film.keypoints.cameras, film.size.tolist())])
+    true = joined([adapt_to_video(cameras[c], int(w), int(h)) for c, (w, h) in zip(film.keypoints.cameras, film.size.tolist())])
     return solved(film, film.views, true, height_of(truth.parent))
 
 
@@ -104,7 +104,7 @@ def alarms(take: Path, truth: Path, degrees: float = 1.0) -> dict[str, object]:
     """Alarms of the true rig as it stands, and with each camera in turn bumped by so much in the middle of the take."""
     film = filmed([take], take / "cameras.yaml")
     cameras = read_cameras(truth)
-    true = joined([adapt_to_video(cameras[c], *(int(v) for v in s)) for c, s in zip(film.keypoints.cameras, film.size.tolist())])
+    true = joined([adapt_to_video(cameras[c], int(w), int(h)) for c, (w, h) in zip(film.keypoints.cameras, film.size.tolist())])
     views, frame = film.views, film.keypoints.frames // 2 + 3
     rows: dict[str, object] = {"standing": list(watch(views, true).alarms)}
     turn = math.radians(degrees) * torch.tensor([0.6, 0.8, 0.0], dtype=torch.float64)
