@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import sys
 import webbrowser
 from pathlib import Path
 
@@ -30,7 +32,7 @@ def serve(session: Path, host: str = "127.0.0.1", port: int = 8080, browse: bool
     page = opened(session, host, port)
     address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{page.server.get_port()}"
     print(f"wizard: {address} calibrates {session}; Ctrl-C ends it", flush=True)
-    if browse:
+    if browse and (sys.platform != "linux" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ)):  # else a text browser might start
         webbrowser.open(address)
     try:
         page.server.sleep_forever()

@@ -37,7 +37,7 @@ class Page:
         self._fields: dict[str, Any] = {}
         self._lock, self._stop = threading.RLock(), threading.Event()
         self._thread: threading.Thread | None = None
-        self._drawn = 0.0
+        self._begun = self._drawn = 0.0
         self._content: Any = None
         self._canvas = canvas.Canvas(server, self)
         self.shown: Any = None
@@ -99,6 +99,7 @@ class Page:
             if time.monotonic() - self._drawn > LIVE and not self._stop.is_set():
                 self._canvas.live(pictures.live(images, told))
                 self._drawn = time.monotonic()
+                pages.elapsed(self, self._drawn - self._begun)
 
         def work(state: State, told: Told) -> State:
             return action(state, self._stop, show)
@@ -123,6 +124,7 @@ class Page:
             if self.state.doing:
                 return
             self._stop.clear()
+            self._begun = time.monotonic()
             before = replace(self._read(), message="")
             self.show(replace(before, doing=doing))
             self._thread = threading.Thread(target=self._worked, args=(before, action), daemon=True)

@@ -208,6 +208,14 @@ def progress(page: Page, part: float, doing: str) -> None:
         line.content = str(parts.words(f"{100 * part:.0f} %: {doing}"))
 
 
+def elapsed(page: Page, seconds: float) -> None:
+    """A sign of work whose end is the operator's."""
+    if page.shown is not None:
+        bar, line, _ = page.shown
+        bar.visible = False
+        line.content = str(parts.words(f"{seconds:.0f} s"))
+
+
 def stopping(page: Page) -> None:
     """The operator wants the work to stop."""
     if page.shown is not None:
