@@ -8,24 +8,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-import torch
-
+from rigs.bone_names import Spelled, spelled
+from rigs.bone_shapes import ARM, LEG, SIDES, by_shape
 from rigs.characters.character import Character
 from rigs.skeleton import HUMAN
 
-SIDES = ("Left", "Right")
 FINGERS = ("Thumb", "Index", "Middle", "Ring", "Pinky")
-HELPERS = frozenset((
-    "ik", "fk", "ctrl", "control", "target", "pole", "twist", "roll", "end", "nub", "effector", "helper", "corrective", "corr", "socket",
-    "weapon", "prop", "mch", "org", "attach", "tweak", "goal", "handle", "aim", "offset", "locator", "share", "bendy", "drv", "wgt", "vis",
-    "heel", "bck", "fwd", "in", "out", "lat", "bicep", "tricep", "bulge", "half", "correctiveroot", "gun",
-))  # fmt: skip
-"""A joint with one of these words in its name is no part of a person but serves one."""
-PLAIN = frozenset((
-    "jnt", "joint", "bone", "bind", "def", "skin", "sk", "bip001", "bip01", "biped", "mixamorig", "character1", "character", "valvebiped",
-    "rig", "j", "b", "c", "m", "smplhf",
-))  # fmt: skip
-"""Words that say nothing."""
 WORDS = {
     "Shoulder": "clavicle collar collarbone clav shoulder",
     "Arm": "upperarm uparm arm shldr shoulder",
@@ -44,7 +32,7 @@ FINGER_WORDS = {
     "little": "Pinky", "finger1": "Thumb", "finger2": "Index", "finger3": "Middle", "finger4": "Ring", "finger5": "Pinky",
     "digit1": "Thumb", "digit2": "Index", "digit3": "Middle", "digit4": "Ring", "digit5": "Pinky",
 }  # fmt: skip
-CHAINS = {"Arm": ("Shoulder", "Arm", "ForeArm", "Hand"), "Leg": ("UpLeg", "Leg", "Foot", "ToeBase")}
+CHAINS = (ARM, LEG)
 NEEDED = ("Hips", *(s + p for s in SIDES for p in ("Arm", "ForeArm", "Hand", "UpLeg", "Leg", "Foot")))
 """Parts without which no motion can be put on a character."""
 
@@ -80,40 +68,6 @@ class Mapping:
         return frozenset([*self.joints.values(), *self.spine, *self.neck])
 
 
-@dataclass(frozen=True)
-class Spelled:
-    """A joint's name taken apart."""
-
-    side: str
-    """Left, Right or empty."""
-    core: str
-    """The other words, joined, without numbers at the end."""
-    number: int
-    """Number at the end; -1 for none."""
-    helper: bool
-
-
-def spelled(name: str) -> Spelled:
-    """A joint's name as side, core and number, in whatever convention it is written."""
-    plain = re.split(r"[:|]", name)[-1]
-    plain = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", plain)
-    words = [w for w in re.split(r"[^a-zA-Z0-9]+", plain.lower()) if w]
-    words = [w for word in words for w in re.findall(r"(?:finger|digit)\d(?!\d)|(?:bip\d+|character1)(?=\d|$)|[a-z]+|\d+", word)]
-    side = ""
-    for n, word in enumerate(words):
-        for chosen, spellings in (("Left", ("left", "l", "lf", "lft")), ("Right", ("right", "r", "rt", "rgt"))):
-            if word in spellings or (word.startswith(chosen.lower()) and len(word) > 5):
-                side, rest = chosen, word.removeprefix(chosen.lower()) if word.startswith(chosen.lower()) else ""
-                words = [*words[:n], *([rest] if rest else []), *words[n + 1 :]]
-                break
-        if side:
-            break
-    digits = [w for w in words if w.isdigit()]
-    kept = [w for w in words if not w.isdigit() and w not in PLAIN]
-    kept = [w for w in kept if not (w == "f" and len(kept) > 1)]  # Rigify's f_index
-    return Spelled(side, "".join(kept), int(digits[-1]) if digits else -1, bool(HELPERS & set(kept)))
-
-
 def mapped(character: Character) -> Mapping:
     """The parts of a person among a character's joints; a part that cannot be told is left out and stands in `missing`."""
     names = [spelled(n) for n in character.joints]
@@ -122,10 +76,10 @@ def mapped(character: Character) -> Mapping:
     convention = _convention(character)
     _from_limbs(character, names, found)
     if missing := [p for p in NEEDED if p not in found]:
-        by_shape = _by_shape(character)
-        if by_shape and all(p in by_shape for p in NEEDED):
+        shaped = by_shape(character)
+        if shaped and all(p in shaped for p in NEEDED):
             notes.append(f"names did not tell {', '.join(missing[:4])}{' ...' if len(missing) > 4 else ''}; the chains' shape did")
-            found, convention = by_shape, "by shape"
+            found, convention = shaped, "by shape"
     _in_order(character, found, notes)
     spine, neck = _trunk(character, found)
     if neck:
@@ -166,23 +120,15 @@ def _depths(character: Character) -> list[int]:
     return depth
 
 
-def _above(character: Character, joint: int) -> list[int]:
-    """The joint and its ancestors, from the joint upwards."""
-    line = [joint]
-    while character.parents[line[-1]] >= 0:
-        line.append(character.parents[line[-1]])
-    return line
-
-
 def _in_order(character: Character, found: dict[str, int], notes: list[str]) -> None:
     """Take back parts that do not hang below the part before them."""
     for side in SIDES:
-        for chain in CHAINS.values():
+        for chain in CHAINS:
             before = found.get("Hips")
             for part in (side + p for p in chain):
                 if part not in found:
                     continue
-                if before is not None and before not in _above(character, found[part]):
+                if before is not None and before not in character.above(found[part]):
                     notes.append(
                         f"{character.joints[found[part]]!r} looks like {part} but does not hang below {character.joints[before]!r}"
                     )
@@ -196,13 +142,13 @@ def _trunk(character: Character, found: dict[str, int]) -> tuple[tuple[int, ...]
     tops = [found[p] for p in ("LeftArm", "RightArm", "Head") if p in found]
     if "Hips" not in found or not tops:
         return (), ()
-    lines = [_above(character, j)[1:] for j in tops[:2]]
+    lines = [character.above(j)[1:] for j in tops[:2]]
     chest = next((j for j in lines[0] if all(j in line for line in lines)), found["Hips"])
-    if found["Hips"] not in _above(character, chest):
+    if found["Hips"] not in character.above(chest):
         return (), ()
-    up = _above(character, chest)
+    up = character.above(chest)
     spine = tuple(reversed(up[: up.index(found["Hips"])]))
-    line = _above(character, found["Head"])[1:] if "Head" in found else []
+    line = character.above(found["Head"])[1:] if "Head" in found else []
     neck = tuple(reversed(line[: line.index(chest)])) if chest in line else ()
     if not spine and neck:  # arms that branch off at the neck's foot
         return neck[:-1], neck[-1:]
@@ -218,7 +164,7 @@ def _fingers(character: Character, names: list[Spelled], found: dict[str, int]) 
     fingers: dict[str, int] = {}
     depth = _depths(character)
     for side in (s for s in SIDES if f"{s}Hand" in found):
-        below = [j for j in range(len(character)) if found[f"{side}Hand"] in _above(character, j)[1:] and not names[j].helper]
+        below = [j for j in range(len(character)) if found[f"{side}Hand"] in character.above(j)[1:] and not names[j].helper]
         groups: dict[str, list[int]] = {}
         for j in below:
             word = next((w for w in FINGER_WORDS if w in names[j].core), None)
@@ -256,8 +202,8 @@ def _from_limbs(character: Character, names: list[Spelled], found: dict[str, int
     def meet(a: str, b: str) -> int | None:
         if a not in found or b not in found:
             return None
-        line = _above(character, found[b])[1:]
-        return next((j for j in _above(character, found[a])[1:] if j in line), None)
+        line = character.above(found[b])[1:]
+        return next((j for j in character.above(found[a])[1:] if j in line), None)
 
     if "Hips" not in found and (hips := meet("LeftUpLeg", "RightUpLeg")) is not None:
         found["Hips"] = hips
@@ -265,79 +211,9 @@ def _from_limbs(character: Character, names: list[Spelled], found: dict[str, int
     if "Head" not in found and chest is not None:
         at = chest
         while up := [c for c in character.children[at] if not names[c].side and not names[c].helper]:
-            at = max(up, key=lambda c: len(_subtree(character, c)))
+            at = max(up, key=lambda c: len(character.below(c)))
         if at != chest:
             found["Head"] = at
-
-
-def _by_shape(character: Character) -> dict[str, int]:
-    """Parts told by the tree alone: two mirrored chains that go down are legs, two that go sideways higher up are arms."""
-    if not len(character):
-        return {}
-    _, places = character.rest
-    below = [_line(character, j) for j in range(len(character))]
-    for hips in range(len(character)):
-        chains = [line for c in character.children[hips] if len(line := below[c]) >= 2]
-        down = [line for line in chains if float(places[line[min(2, len(line) - 1)], 2] - places[hips, 2]) < 0]
-        pair = _mirrored(places, down)
-        up = [c for c in character.children[hips] if float(_highest(character, c, places) - places[hips, 2]) > 0]
-        if pair is None or not up:
-            continue
-        for chest in _subtree(character, up[0]):
-            sideways = [below[c] for c in character.children[chest] if len(below[c]) >= 2]
-            arms = _mirrored(places, sideways)
-            if arms is not None:
-                return _named(character, hips, chest, pair, arms, places)
-    return {}
-
-
-def _line(character: Character, joint: int) -> list[int]:
-    """From a joint downwards as long as there is one child that goes on (the deepest of several)."""
-    line = [joint]
-    while character.children[line[-1]]:
-        line.append(max(character.children[line[-1]], key=lambda c: len(_subtree(character, c))))
-    return line
-
-
-def _subtree(character: Character, joint: int) -> list[int]:
-    found = [joint]
-    for j in found:
-        found += character.children[j]
-    return found
-
-
-def _highest(character: Character, joint: int, places: torch.Tensor) -> torch.Tensor:
-    return places[_subtree(character, joint), 2].max()
-
-
-def _mirrored(places: torch.Tensor, chains: list[list[int]]) -> tuple[list[int], list[int]] | None:
-    """Left and right of two chains that mirror each other in x; None where there are no such two."""
-    for a in chains:
-        for b in chains:
-            n = min(len(a), len(b), 3)
-            pa, pb = places[a[:n]], places[b[:n]].clone()
-            middle = (pa[0, 0] + pb[0, 0]) / 2
-            pb[:, 0] = 2 * middle - pb[:, 0]
-            size = float((pa[-1] - pa[0]).norm()) + 1e-9
-            if a is not b and float(pa[0, 0] - middle) > 0.02 * size and float((pa - pb).norm(dim=-1).max()) < 0.35 * size:
-                return a, b
-    return None
-
-
-def _named(
-    character: Character, hips: int, chest: int, legs: tuple[list[int], list[int]], arms: tuple[list[int], list[int]], places: torch.Tensor
-) -> dict[str, int]:
-    found = {"Hips": hips}
-    for side, leg, arm in zip(SIDES, legs, arms):
-        arm = arm[:-1] if len(arm) > 3 and character.joints[arm[-1]].lower().endswith("end") else arm
-        found |= {side + part: j for part, j in zip(CHAINS["Leg"], leg)}
-        parts = CHAINS["Arm"] if len(arm) >= 4 else CHAINS["Arm"][1:]
-        found |= {side + part: j for part, j in zip(parts, arm)}
-    rest = [c for c in character.children[chest] if c not in (arms[0][0], arms[1][0])]
-    if rest:
-        line = _line(character, max(rest, key=lambda c: float(_highest(character, c, places))))
-        found["Head"] = line[min(1, len(line) - 1)] if len(line) > 2 else line[0]
-    return found
 
 
 def _convention(character: Character) -> str:

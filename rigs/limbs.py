@@ -34,13 +34,6 @@ def swing(a: Float[Tensor, "T 3"], b: Float[Tensor, "T 3"]) -> Float[Tensor, "T 
     return rotation.exp(axis / sine.clamp_min(1e-12) * torch.atan2(sine, cosine))
 
 
-def _under(character: Character, joint: int) -> list[int]:
-    found = [joint]
-    for j in found:
-        found += character.children[j]
-    return found
-
-
 def bent(
     character: Character,
     R: Float[Tensor, "T J 3 3"],
@@ -73,7 +66,7 @@ def bent(
     reached = upper + far * along
     thigh = _turn(middle - upper, knee - upper, carry)
     shin = _turn(end - middle, reached - knee, carry)
-    below = [set(_under(character, j)) for j in limb]
+    below = [set(character.below(j)) for j in limb]
     R = R.clone()
     only_upper, only_middle = sorted(below[0] - below[1]), sorted(below[1] - below[2])
     R[:, only_upper] = thigh[:, None] @ R[:, only_upper]
@@ -198,7 +191,7 @@ def twisted(
         own, beside = R[:, bone] @ R_rest[bone].T, R[:, other] @ R_rest[other].T
         angle = _twist(own.mT @ beside, way / length)
         turn = rotation.exp((share if lower else 1 - share) * angle[:, None] * (way / length))
-        below = _under(character, j)
+        below = character.below(j)
         fixed = own @ turn @ own.mT
         R[:, below] = fixed[:, None] @ R[:, below]
     return R

@@ -9,7 +9,6 @@ World: z up, metres; a character at rest is turned to face -y.
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Mapping as Table
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,70 +17,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rigs import rotation
-from rigs.body import Shaped
+from rigs.alignment import Aligned
 from rigs.bones import NEEDED, SIDES, Mapping
 from rigs.characters.character import Character, Clip, relative
 from rigs.limbs import SOFT, SOFT_LEG, bent, lowering, soles, standing, twisted
-from rigs.rest import pose_name, t_turns, tips
-from rigs.skeleton import HUMAN
+from rigs.performed import Performed
 
 Hands = Literal["body", "world", "off"]
 Root = Literal["floor", "hips", "in_place"]
 Scaling = Callable[[Tensor], Tensor]
 """Points of the performer's room to the character's."""
-PARENT = dict(HUMAN)
 TRUNK = ("Spine", "Spine1", "Spine2")
-SNAP = 10.0
-"""A character that faces a quarter turn within this is taken to face it exactly, degrees."""
-
-
-@dataclass(frozen=True)
-class Performed:
-    """What a body of the studio did: the source of a retargeting."""
-
-    name: str
-    names: tuple[str, ...]
-    """Joint names, those of `HUMAN`."""
-    rest: Float[Tensor, "J 3"]
-    """Joint centres at rest, m; joint frames are then parallel to the world, and the person faces -y."""
-    floor: float
-    """Height of the soles at rest, m."""
-    tips: dict[str, Float[Tensor, "3"]]
-    """Where the bones of childless joints end at rest, m."""
-    R: Float[Tensor, "T J 3 3"]
-    """World rotation of every joint."""
-    p: Float[Tensor, "T J 3"]
-    """World position of every joint, m."""
-    contacts: Float[Tensor, "T 4"]
-    """Probability that left heel, left toe, right heel, right toe stand on the floor."""
-    fps: float
-    start: float = 0.0
-    """Time of the first frame, s."""
-    timecode: str = ""
-
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        shaped: Shaped,
-        rotations: Float[Tensor, "T J 3"],
-        translation: Float[Tensor, "T 3"],
-        contacts: Float[Tensor, "T 4"],
-        fps: float,
-        start: float = 0.0,
-        timecode: str = "",
-    ) -> Performed:
-        """A person's local joint rotations (rad) and root positions (m), posed in double precision."""
-        skeleton, joints = shaped.body.skeleton, shaped.joints.double()
-        R, p = skeleton.forward(rotation.exp(rotations.double()), joints, translation.double())
-        rest = shaped.rest().double()
-        ends = {name: tip.double() for name, tip in tips(shaped).items()}
-        floor = float(rest[:, 2].min()) if len(rest) else float(joints[:, 2].min())
-        return cls(name, skeleton.names, joints, floor, ends, R, p, contacts.double(), fps, start, timecode)
-
-    def at(self, part: str) -> int:
-        """Index of a joint."""
-        return self.names.index(part)
 
 
 @dataclass(frozen=True)
@@ -111,52 +57,6 @@ class Fit:
     """Greatest lowering of the hips so that both feet reach the floor, m."""
 
 
-def facing(character: Character, mapping: Mapping) -> Float[Tensor, "3 3"]:
-    """Rotation about z that turns the character at rest to face -y, its left hand at +x."""
-    _, p = character.rest
-    left = torch.zeros(3, dtype=p.dtype)
-    for part in ("UpLeg", "Arm"):
-        pair = [mapping.joints.get(side + part) for side in SIDES]
-        if pair[0] is not None and pair[1] is not None:
-            left = left + p[pair[0]] - p[pair[1]]
-    if float(left[:2].norm()) < 1e-6:
-        return torch.eye(3, dtype=p.dtype)
-    angle = float(torch.rad2deg(torch.atan2(left[1], left[0])))
-    quarter = 90 * round(angle / 90)
-    angle = quarter if abs(angle - quarter) < SNAP else angle
-    return rotation.exp(torch.tensor([0.0, 0.0, -angle], dtype=p.dtype).deg2rad())
-
-
-def rest_name(character: Character, mapping: Mapping) -> str:
-    """The pose a character rests in: "T", "A", "arms down", "arms up" or "unknown"."""
-    return pose_name(centres(character, mapping, facing(character, mapping)))
-
-
-def centres(character: Character, mapping: Mapping, turn: Float[Tensor, "3 3"]) -> dict[str, Float[Tensor, "3"]]:
-    """Part -> where it is at rest, m, after a turn; finger tips too, where a joint or an end tells."""
-    R, p = character.rest
-    found = {part: turn @ p[j] for part, j in mapping.joints.items()}
-    for part, j in mapping.joints.items():
-        if "Hand" in part and part.endswith("3"):
-            if character.children[j]:
-                found[f"{part}Tip"] = turn @ p[character.children[j][0]]
-            elif j in character.ends:
-                found[f"{part}Tip"] = turn @ (p[j] + R[j] @ character.ends[j])
-    return found
-
-
-def _parts(present: Table[str, object]) -> list[tuple[str, str | None]]:
-    """Parts that are there, each with the nearest part above it that is."""
-    listed = []
-    for name, _ in HUMAN:
-        if name in present:
-            up = PARENT[name]
-            while up is not None and up not in present:
-                up = PARENT[up]
-            listed.append((name, up))
-    return listed
-
-
 def retarget(source: Performed, character: Character, mapping: Mapping, options: Options | None = None) -> tuple[Clip, Fit]:
     """The performance on a character as one clip of all its joints, and how well it fits.
 
@@ -168,95 +68,15 @@ def retarget(source: Performed, character: Character, mapping: Mapping, options:
             f"{character.source.path or character.name}: no {', '.join(lost)} was found among its {len(character)} joints; "
             "give them names that `studio inspect` understands (LeftArm, upperarm_l, upper_arm.L ...)"
         )
-    turn = facing(character, mapping)
-    scene = _Scene.of(source, character, mapping, options, turn)
+    scene = Aligned.of(source, character, mapping, options.scale)
     R = _turned(scene)
-    R, p, fit = _solved(scene, R)
-    R, p = _rooted(scene, R, p)
+    R, p, fit = _solved(scene, options, R)
+    R, p = _rooted(scene, options.root, R, p)
     R_local, position = relative(character.parents, R, p)
     return Clip(source.name, source.fps, R_local, position, source.start, source.timecode), fit
 
 
-@dataclass(frozen=True)
-class _Scene:
-    """Performer and character side by side, the character at rest turned to face -y."""
-
-    source: Performed
-    character: Character
-    mapping: Mapping
-    options: Options
-    R_rest: Float[Tensor, "J 3 3"]
-    p_rest: Float[Tensor, "J 3"]
-    centre: dict[str, Float[Tensor, "3"]]
-    T_source: dict[str, Float[Tensor, "3 3"]]
-    """Turns that take the performer's rest to the T-pose."""
-    T_target: dict[str, Float[Tensor, "3 3"]]
-    floor: float
-    """Height of the character's soles at rest, m."""
-    scale: float
-
-    @classmethod
-    def of(cls, source: Performed, character: Character, mapping: Mapping, options: Options, turn: Tensor) -> _Scene:
-        R, p = character.rest
-        centre = centres(character, mapping, turn)
-        own = dict(zip(source.names, source.rest))
-        own |= {f"{n}Tip": tip for n, tip in source.tips.items() if f"{n}Tip" in centre}
-        floor = _floor(character, mapping, centre)
-        legs = _leg(centre, floor) / _leg(own, source.floor)
-        scale = legs if options.scale is None else options.scale
-        T_source, T_target = t_turns(_parts(dict.fromkeys(source.names)), own), t_turns(_parts(mapping.joints), centre)
-        return cls(source, character, mapping, options, turn @ R, p @ turn.T, centre, T_source, T_target, floor, scale)
-
-    def carried(self, part: str) -> Float[Tensor, "T 3 3"]:
-        """How a part of the character is turned from its rest: as the performer's from the T-pose, after the character's own way there."""
-        moved = self.source.R[:, self.source.at(part)] @ self.T_source[part].T
-        return moved @ self.T_target.get(part, torch.eye(3, dtype=moved.dtype))
-
-    def placed(self, R: Float[Tensor, "T J 3 3"], hips: Float[Tensor, "T 3"]) -> Float[Tensor, "T J 3"]:
-        """Where joints are that are turned so in the world, m, with the hips at a place; what is above the hips hangs on them too."""
-        up = torch.tensor([max(j, 0) for j in self.character.parents])
-        bone = (R[:, up] @ self.character.offsets[None, ..., None])[..., 0]
-        at: list[Tensor] = []
-        for j, parent in enumerate(self.character.parents):
-            at.append(at[parent] + bone[:, j] if parent >= 0 else torch.zeros_like(hips))
-        p = torch.stack(at, 1)
-        return p + (hips - p[:, self.mapping.joints["Hips"]])[:, None]
-
-
-def _leg(centre: dict[str, Tensor], floor: float) -> float:
-    """Height of straight legs with their soles, m; mean of both sides."""
-    sides = []
-    for s in SIDES:
-        thigh, shin = (centre[s + "Leg"] - centre[s + "UpLeg"]).norm(), (centre[s + "Foot"] - centre[s + "Leg"]).norm()
-        sides.append(float(thigh + shin + centre[s + "Foot"][2] - floor))
-    return max(sum(sides) / 2, 1e-6)
-
-
-def _floor(character: Character, mapping: Mapping, centre: dict[str, Tensor]) -> float:
-    """Height of a character's soles at rest, m: its skin's lowest point about the feet, or the ground if its feet are near it."""
-    feet = [mapping.joints[s + part] for s in SIDES for part in ("Foot", "ToeBase") if s + part in mapping.joints]
-    below = [j for j in range(len(character)) if any(f in _line(character, j) for f in feet)]
-    heights = [
-        m.points[rows, 2].min()
-        for m in character.meshes
-        if m.weights is not None and bool((rows := m.weights[:, below].sum(1) > 0.5).any())
-    ]
-    if heights:
-        return float(torch.stack(heights).min())
-    _, p = character.rest
-    lowest = float(p[below, 2].min())
-    size = float(centre["Hips"][2]) - lowest
-    return 0.0 if 0 <= lowest < 0.15 * abs(size) else lowest - 0.02 * abs(size)
-
-
-def _line(character: Character, joint: int) -> list[int]:
-    line = [joint]
-    while character.parents[line[-1]] >= 0:
-        line.append(character.parents[line[-1]])
-    return line
-
-
-def _turned(scene: _Scene) -> Float[Tensor, "T J 3 3"]:
+def _turned(scene: Aligned) -> Float[Tensor, "T J 3 3"]:
     """World rotation of all joints: parts of a person as the performer's, the others as their parents carry them."""
     chosen = _assigned(scene)
     rest = scene.character.R_parent_rest
@@ -270,7 +90,7 @@ def _turned(scene: _Scene) -> Float[Tensor, "T J 3 3"]:
     return torch.stack(R, 1)
 
 
-def _assigned(scene: _Scene) -> dict[int, Float[Tensor, "T 3 3"]]:
+def _assigned(scene: Aligned) -> dict[int, Float[Tensor, "T 3 3"]]:
     """Joint -> how it is turned from its rest, for every joint that a part of the performer drives."""
     trunk = {*TRUNK, "Neck"}
     chosen = {j: scene.carried(part) for part, j in scene.mapping.joints.items() if part not in trunk and part in scene.source.names}
@@ -283,7 +103,7 @@ def _assigned(scene: _Scene) -> dict[int, Float[Tensor, "T 3 3"]]:
     return chosen
 
 
-def _between(scene: _Scene, line: list[str], place: float) -> Float[Tensor, "T 3 3"]:
+def _between(scene: Aligned, line: list[str], place: float) -> Float[Tensor, "T 3 3"]:
     """A turn between those of neighbouring parts of the trunk; `place` counts parts along the line."""
     first = min(int(place), len(line) - 2)
     part = place - first
@@ -293,7 +113,7 @@ def _between(scene: _Scene, line: list[str], place: float) -> Float[Tensor, "T 3
     return rotation.matrix(rotation.slerp(a, b, torch.full_like(a[..., 0], part)))
 
 
-def _solved(scene: _Scene, R: Float[Tensor, "T J 3 3"]) -> tuple[Float[Tensor, "T J 3 3"], Float[Tensor, "T J 3"], Fit]:
+def _solved(scene: Aligned, options: Options, R: Float[Tensor, "T J 3 3"]) -> tuple[Float[Tensor, "T J 3 3"], Float[Tensor, "T J 3"], Fit]:
     """Hips placed, legs and arms bent so that feet and hands are where they must be; helpers of limbs twisted along."""
     source, joints, reached = scene.source, scene.mapping.joints, {}
     origin = source.p[:1, source.at("Hips")] * torch.tensor([1.0, 1.0, 0.0], dtype=R.dtype)
@@ -302,7 +122,7 @@ def _solved(scene: _Scene, R: Float[Tensor, "T J 3 3"]) -> tuple[Float[Tensor, "
         return origin + scene.scale * (points - origin)
 
     hips = _hips(scene, R, scaled)
-    goals = _feet(scene, R, scaled)
+    goals = _feet(scene, options.plant, R, scaled)
     start = scene.placed(R, hips)
     down = lowering(
         {s: start[:, joints[s + "UpLeg"]] for s in SIDES},
@@ -318,23 +138,23 @@ def _solved(scene: _Scene, R: Float[Tensor, "T J 3 3"]) -> tuple[Float[Tensor, "
         R = bent(scene.character, R, scene.placed(R, hips), limb, goals[side][0], pole, SOFT_LEG)
         off = scene.placed(R, hips)[:, limb[2]] - goals[side][0]
         reached[side + "Foot"] = float(off.norm(dim=-1).max())
-    if scene.options.hands != "off":
-        wrists = _hands(scene, scene.placed(R, hips), scaled)
+    if options.hands != "off":
+        wrists = _hands(scene, options.hands, scene.placed(R, hips), scaled)
         for side in SIDES:
             limb = [joints[side + part] for part in ("Arm", "ForeArm", "Hand")]
             pole = _pole(scene, side + "ForeArm", (0.0, 1.0, 0.0))
-            R = bent(scene.character, R, scene.placed(R, hips), limb, wrists[side], pole, SOFT[scene.options.hands])
+            R = bent(scene.character, R, scene.placed(R, hips), limb, wrists[side], pole, SOFT[options.hands])
             reached[side + "Hand"] = float((scene.placed(R, hips)[:, limb[2]] - wrists[side]).norm(dim=-1).max())
     R = twisted(scene.character, scene.mapping, scene.R_rest, scene.p_rest, R)
     return R, scene.placed(R, hips), Fit(scene.scale, reached, float(down.max()))
 
 
-def _length(scene: _Scene, side: str, parts: tuple[str, str, str]) -> float:
+def _length(scene: Aligned, side: str, parts: tuple[str, str, str]) -> float:
     a, b, c = (scene.centre[side + part] for part in parts)
     return float((b - a).norm() + (c - b).norm())
 
 
-def _hips(scene: _Scene, R: Tensor, scaled: Scaling) -> Float[Tensor, "T 3"]:
+def _hips(scene: Aligned, R: Tensor, scaled: Scaling) -> Float[Tensor, "T 3"]:
     """Where the hips joint must be so that the middle between the thighs' heads is where the performer's is, scaled, above the floor."""
     source, joint = scene.source, scene.mapping.joints["Hips"]
     middle = source.p[:, [source.at(s + "UpLeg") for s in SIDES]].mean(1)
@@ -342,7 +162,7 @@ def _hips(scene: _Scene, R: Tensor, scaled: Scaling) -> Float[Tensor, "T 3"]:
     return scaled(middle) - (R[:, joint] @ (scene.R_rest[joint].T @ own)[:, None])[..., 0]
 
 
-def _feet(scene: _Scene, R: Tensor, scaled: Scaling) -> dict[str, tuple[Tensor, Tensor]]:
+def _feet(scene: Aligned, plant: bool, R: Tensor, scaled: Scaling) -> dict[str, tuple[Tensor, Tensor]]:
     """For each side where the ankle must be, and how much that matters: 1 on the floor, 0 well above it."""
     source, goals = scene.source, {}
     own = dict(zip(source.names, source.rest))
@@ -353,15 +173,15 @@ def _feet(scene: _Scene, R: Tensor, scaled: Scaling) -> dict[str, tuple[Tensor, 
         R_foot = R[:, foot] @ scene.R_rest[foot].T
         touching = scaled(source.p[:, ankle, None] + (source.R[:, ankle, None] @ theirs[..., None])[..., 0])
         offsets = (R_foot[:, None] @ mine[..., None])[..., 0]
-        contacts = source.contacts[:, 2 * n : 2 * n + 2] if scene.options.plant else torch.zeros_like(source.contacts[:, :2])
+        contacts = source.contacts[:, 2 * n : 2 * n + 2] if plant else torch.zeros_like(source.contacts[:, :2])
         goals[side] = standing(touching, offsets, contacts, source.fps)
     return goals
 
 
-def _hands(scene: _Scene, p: Float[Tensor, "T J 3"], scaled: Scaling) -> dict[str, Float[Tensor, "T 3"]]:
+def _hands(scene: Aligned, hands: Hands, p: Float[Tensor, "T J 3"], scaled: Scaling) -> dict[str, Float[Tensor, "T 3"]]:
     """Where the wrists must be."""
     source, joints = scene.source, scene.mapping.joints
-    if scene.options.hands == "world":
+    if hands == "world":
         return {s: scaled(source.p[:, source.at(s + "Hand")]) for s in SIDES}
     own = dict(zip(source.names, source.rest))
     lines = [c[s + b] - c[s + a] for c in (own, scene.centre) for s in SIDES for a, b in (("Arm", "ForeArm"), ("ForeArm", "Hand"))]
@@ -374,13 +194,13 @@ def _hands(scene: _Scene, p: Float[Tensor, "T J 3"], scaled: Scaling) -> dict[st
     return {s: mine + size * (source.p[:, source.at(s + "Hand")] - theirs) for s in SIDES}
 
 
-def _pole(scene: _Scene, part: str, way: tuple[float, float, float]) -> Float[Tensor, "T 3"]:
+def _pole(scene: Aligned, part: str, way: tuple[float, float, float]) -> Float[Tensor, "T 3"]:
     """Where a knee or an elbow points, were the limb straight: the part's own direction in the T-pose, turned with it."""
     source = scene.source
     return source.R[:, source.at(part)] @ scene.T_source[part].T @ torch.tensor(way, dtype=source.R.dtype)
 
 
-def _headed(scene: _Scene, R_hips: Float[Tensor, "T 3 3"]) -> Float[Tensor, "T 3 3"]:
+def _headed(scene: Aligned, R_hips: Float[Tensor, "T 3 3"]) -> Float[Tensor, "T 3 3"]:
     """Turn about the upright axis in the hips' turn from rest: the twist of its swing-twist parts, kept where that is not told."""
     q = rotation.quaternion(R_hips @ scene.R_rest[scene.mapping.joints["Hips"]].T)
     told = torch.hypot(q[:, 0], q[:, 3]) > 1e-3
@@ -389,23 +209,23 @@ def _headed(scene: _Scene, R_hips: Float[Tensor, "T 3 3"]) -> Float[Tensor, "T 3
     return rotation.exp(angle[:, None] * torch.tensor([0.0, 0.0, 1.0], dtype=q.dtype))
 
 
-def _rooted(scene: _Scene, R: Tensor, p: Tensor) -> tuple[Float[Tensor, "T J 3 3"], Float[Tensor, "T J 3"]]:
+def _rooted(scene: Aligned, root: Root, R: Tensor, p: Tensor) -> tuple[Float[Tensor, "T J 3 3"], Float[Tensor, "T J 3"]]:
     """Joints above the hips put where the chosen root mode wants them; whoever copies another joint follows it."""
     character, hips = scene.character, scene.mapping.joints["Hips"]
-    above = _line(character, hips)[1:]
+    above = character.above(hips)[1:]
     level = torch.tensor([1.0, 1.0, 0.0], dtype=p.dtype)
     path, turn = p[:, hips] * level, _headed(scene, R[:, hips])
     R_rest, p_rest = character.rest
     under = p_rest[hips] * level
-    if scene.options.root == "in_place":
+    if root == "in_place":
         p = under + (turn.mT[:, None] @ (p - path[:, None])[..., None])[..., 0]
         R = turn.mT[:, None] @ R
     R, p = R.clone(), p.clone()
     for j in above:
         R[:, j], p[:, j] = R_rest[j], p_rest[j]
-        if scene.options.root == "floor":
+        if root == "floor":
             R[:, j], p[:, j] = turn @ R_rest[j], path + turn @ (p_rest[j] - under)
-    loose = [j for j in range(len(character)) if hips not in _line(character, j) and j not in above]
+    loose = [j for j in range(len(character)) if hips not in character.above(j) and j not in above]
     for j in loose:  # what hangs beside the hips keeps its rest below its parent
         up = character.parents[j]
         if up < 0:

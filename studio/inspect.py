@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from rigs import characters
+from rigs.alignment import rest_name
 from rigs.bones import NEEDED, Mapping, mapped
 from rigs.characters import Character, Clip, Mesh
-from rigs.retarget import rest_name
 from rigs.skeleton import HUMAN
 
 WIDTH = 34
@@ -110,12 +110,9 @@ def _parts(mapping: Mapping) -> Iterator[str]:
 
 
 def _short(missing: tuple[str, ...]) -> list[str]:
-    """Names of what is missing, fingers of a hand together."""
-    told: dict[str, int] = {}
-    for name in missing:
-        side, _, finger = name.partition("Hand")
-        told[f"{side}Hand{finger[:-1]}" if finger else name] = told.get(f"{side}Hand{finger[:-1]}" if finger else name, 0) + 1
-    return [name for name in told]
+    """Names of what is missing, whole fingers by their name alone."""
+    fingers = {n[:-1] for n in missing if "Hand" in n and all(f"{n[:-1]}{i}" in missing for i in (1, 2, 3))}
+    return list(dict.fromkeys(n[:-1] if n[:-1] in fingers else n for n in missing))
 
 
 def _tree(character: Character, mapping: Mapping) -> Iterator[str]:

@@ -9,11 +9,14 @@ import torch
 import yaml
 
 from rigs import characters, makehuman, rotation
-from rigs.bones import mapped, spelled
+from rigs.alignment import PARENT, rest_name
+from rigs.bone_names import spelled
+from rigs.bones import mapped
 from rigs.characters import preset
 from rigs.characters.character import forward, relative
+from rigs.performed import Performed
 from rigs.rest import aimed
-from rigs.retarget import PARENT, Options, Performed, rest_name, retarget
+from rigs.retarget import Options, retarget
 from rigs.skeleton import HUMAN
 from studio.fit.contact import planted, probability
 from studio.virtual.motion import scripted

@@ -111,6 +111,20 @@ class Character:
         """Indices of each joint's children."""
         return tuple(tuple(c for c, up in enumerate(self.parents) if up == j) for j in range(len(self)))
 
+    def above(self, joint: int) -> list[int]:
+        """A joint and those above it, upwards."""
+        line = [joint]
+        while self.parents[line[-1]] >= 0:
+            line.append(self.parents[line[-1]])
+        return line
+
+    def below(self, joint: int) -> list[int]:
+        """A joint and all those below it."""
+        found = [joint]
+        for j in found:
+            found += self.children[j]
+        return found
+
     @cached_property
     def rest(self) -> tuple[Float[Tensor, "J 3 3"], Float[Tensor, "J 3"]]:
         """World rotation and world position (m) of every joint at rest."""

@@ -10,11 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rigs import characters
+from rigs.alignment import rest_name
 from rigs.body import Body
 from rigs.bones import Mapping, mapped
 from rigs.characters import Character, Clip, preset
 from rigs.characters.character import resampled
-from rigs.retarget import Fit, Options, Performed, rest_name, retarget
+from rigs.performed import Performed
+from rigs.retarget import Fit, Options, retarget
 from studio.export import character_bvh, character_fbx, character_glb
 from studio.values import Motion
 
