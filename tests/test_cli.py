@@ -115,7 +115,7 @@ def test_a_session_is_made_filled_and_not_overwritten(footage, capsys):
         (["--cameras", "cameras.yaml", "--out", "x", "--frames", "9:3"], "FIRST:LAST"),
         (["--cameras", "cameras.yaml", "--out", "x", "--frames", "3"], "FIRST:LAST"),
         (["--cameras", "cameras.yaml", "--out", "x", "--keypoints", "none"], "none: --keypoints needs a folder"),
-        (["--cameras", "cameras.yaml", "--out", "x", "--detector", "eagle"], "detector: 'eagle' is none of"),
+        (["--cameras", "cameras.yaml", "--out", "x", "--detector", "eagle"], "detector 'eagle': choose mediapipe"),
         (["--cameras", "cameras.yaml", "--out", "x", "--timecode", "10"], "HH:MM:SS:FF"),
         (["--cameras", "cameras.yaml", "--out", "x", "--body", "smplx"], "no body 'smplx'; give 'makehuman'"),
         (["--cameras", "cameras.yaml", "--out", "x", "--settings", "none.yaml"], "none.yaml: no such settings file"),

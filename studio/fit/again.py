@@ -19,7 +19,7 @@ from studio.freshness import stamp
 from studio.take import Take
 from studio.values import Motion
 
-MOST = 0.5
+MOST = 0.8
 """Where more than this share of a take would be solved again, all of it is, its shape too."""
 
 
