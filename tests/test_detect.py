@@ -120,7 +120,7 @@ def test_where_no_hand_was_found_the_body_lends_coarse_knuckles():
     sight = whole_body(points, np.ones(33), world, 600, {"left": hand}, None, (1000, 1000), None)
     for name, i in COARSE_HAND["right"].items():
         assert (sight.pixels[K[name]] == points[i]).all()
-    assert sight.sigma[K["right_forefinger1"]] > 2 * sight.sigma[K["left_forefinger1"]]
+    assert sight.sigma[K["right_forefinger1"]] > 1.5 * sight.sigma[K["left_forefinger1"]]
     assert np.isnan(sight.pixels[K["right_forefinger4"]]).all() and (sight.pixels[K["left_forefinger4"]] == 400).all()
     assert np.allclose(sight.skeleton[K["left_pinky_finger4"]], world[15])
 
