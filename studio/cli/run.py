@@ -67,6 +67,10 @@ def run(
         detector = str(Path(detector).resolve())
     chosen = {"keypoints": str(keypoints.resolve()) if keypoints else None, "detector": detector, "runtime": runtime}
     config = replace(config, detect=_with(config.detect, {k: v for k, v in chosen.items() if v is not None}))
+    if detector not in (None, "mediapipe", "holistic"):
+        from studio.detect.cards import opened
+
+        opened(detector)  # a wrong one is told now, before anything is written
     if sync is not None:
         table = sync.endswith(".csv")
         config = replace(config, sync=_with(config.sync, {"table": sync} if table else {"mode": sync, "table": None}))
