@@ -90,6 +90,17 @@ class State:
         R = lanes.product(lanes.exp(turn), _time_last(self.R))
         return State(R.permute(3, 2, 0, 1), self.root + step[:, :3], self.expression + step[:, 3 + 3 * J :])
 
+    def between(self, known: Int[Tensor, "n"], frames: int) -> State:
+        """A state for all `frames` from that of the `known` ones (the first and the last among them): along the shortest turns."""
+        t = torch.arange(frames, device=known.device)
+        i = (torch.searchsorted(known, t, right=True) - 1).clamp(0, len(known) - 2)
+        share = (t - known[i]) / (known[i + 1] - known[i])
+        R = _time_last(self.R)
+        turn = lanes.log(lanes.product(R[..., 1:], R[..., :-1].transpose(0, 1)))
+        R = lanes.product(lanes.exp(turn[..., i] * share), R[..., i])
+        mixed = lambda x: torch.lerp(x[i], x[i + 1], share[:, None].to(x.dtype))  # noqa: E731
+        return State(R.permute(3, 2, 0, 1), mixed(self.root), mixed(self.expression))
+
 
 def _time_last(x: Float[Tensor, "T n *c"]) -> Float[Tensor, "*c n T"]:
     """Time and points moved behind the components; free where memory lies so already."""

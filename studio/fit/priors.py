@@ -123,6 +123,10 @@ class Smoothness:
         """For some of the unknowns."""
         return Smoothness(self.precision[columns])
 
+    def thinned(self, stride: int) -> Smoothness:
+        """For every `stride`-th frame: second differences grow with the square of the spacing."""
+        return Smoothness(self.precision / stride**4)
+
     def differences(self, state: State) -> tuple[Float[Tensor, "T-2 D"], Float[Tensor, "3 J T-1"]]:
         """Second differences of the unknowns, and the first differences (rotation vectors) of the joints."""
         R = state.R.permute(2, 3, 1, 0).contiguous()
@@ -131,28 +135,32 @@ class Smoothness:
         turn = (r[..., 1:] - r[..., :-1]).permute(2, 1, 0).flatten(1)
         return torch.cat([second(state.root), turn, second(state.expression)], 1), r
 
-    def cost(self, state: State) -> Float[Tensor, ""]:
-        """Negative log likelihood of the stretch's accelerations."""
-        if len(state) < 3:
-            return state.root.new_zeros(())
-        return 0.5 * (self.differences(state)[0] ** 2 * self.precision).sum()
+    def cost(self, state: State) -> Float[Tensor, "T"]:
+        """Negative log likelihood of the stretch's accelerations, each at its middle frame."""
+        out = state.root.new_zeros(len(state))
+        if len(state) > 2:
+            out[1:-1] = 0.5 * (self.differences(state)[0].square() @ self.precision)
+        return out
 
-    def gradient(self, state: State) -> Float[Tensor, "T D"]:
-        """Of the cost; exact in the rotations."""
+    def gradient(self, state: State, exact: bool = True) -> Float[Tensor, "T D"]:
+        """Of the cost. Not `exact`: as if rotations of neighbouring frames commuted, as `times` does; the two together make good steps
+        while neighbours are far apart."""
         T, J = state.R.shape[:2]
         if T < 3:
             return state.root.new_zeros(T, len(self.precision))
         d, r = self.differences(state)
         pull = d * self.precision
         out = _spread(pull, T)
+        if not exact:
+            return out
         turn = pull[:, 3 : 3 + 3 * J].T.reshape(J, 3, T - 2).transpose(0, 1)
         velocity = torch.zeros_like(r)  # gradient with respect to each first difference
         velocity[..., 1:] += turn
         velocity[..., :-1] -= turn
-        exact = r.new_zeros(3, J, T)
-        exact[..., 1:] += lanes.against_left_jacobian(r, velocity)
-        exact[..., :-1] -= lanes.against_left_jacobian(-r, velocity)
-        out[:, 3 : 3 + 3 * J] = exact.permute(2, 1, 0).flatten(1)
+        turned = r.new_zeros(3, J, T)
+        turned[..., 1:] += lanes.against_left_jacobian(r, velocity)
+        turned[..., :-1] -= lanes.against_left_jacobian(-r, velocity)
+        out[:, 3 : 3 + 3 * J] = turned.permute(2, 1, 0).flatten(1)
         return out
 
     def times(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
@@ -160,21 +168,6 @@ class Smoothness:
         if len(x) < 3:
             return torch.zeros_like(x)
         return _spread((x[2:] - 2 * x[1:-1] + x[:-2]).mul_(self.precision), len(x))
-
-    def told(self, data: Float[Tensor, "T D"], reach: int = 6) -> Float[Tensor, "T D"]:
-        """How much the frames around one tell of it: information that joins its own, where `data` is each frame's.
-
-        Exact (within 10 %) for one unknown whose frames all have the same information h, under the precision q of second differences:
-        the marginal variance is the mean over frequencies w of 1 / (h + q (2 - 2 cos w)^2), hence 2 sqrt(2) h^(3/4) q^(1/4) for small h.
-        Nothing where nobody within `reach` frames has seen anything.
-        """
-        T = len(data)
-        sums = torch.cat([torch.zeros_like(data[:1]), data.clamp_min(0).cumsum(0)])
-        at = torch.arange(T, device=data.device)
-        low, high = (at - reach).clamp_min(0), (at + reach + 1).clamp_max(T)
-        ratio = (sums[high] - sums[low]) / (high - low)[:, None] / self.precision
-        few = 2 * 2**0.5 * ratio**0.75
-        return self.precision * few / (1 + few / 6 + 0.35 * ratio**0.25)
 
     def diagonal(self, frames: int) -> Float[Tensor, "T D"]:
         """Diagonal of that matrix."""

@@ -7,12 +7,12 @@ the foretold gain came true (Nielsen, Damping parameter in Marquardt's method, 1
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from studio.fit.limbs import Factor, Normal
@@ -63,6 +63,10 @@ class Problem:
     def layout(self) -> Layout:
         """Order of elimination."""
         return self.model.layout(self.free)
+
+    def of(self, frames: Int[Tensor, "n"]) -> Problem:
+        """The same problem for some of the frames."""
+        return replace(self, evidence=lambda points, some: self.evidence(points, frames[some]))
 
     def look(self, state: State, frames: slice | Tensor) -> Look:
         """Evidence and objective of some frames; `state` covers just those frames."""
@@ -135,58 +139,74 @@ def _damping(lam: Tensor, growth: Tensor, better: Tensor, ratio: Tensor) -> tupl
 def objective(problem: Problem, state: State, smoothness: Smoothness) -> Float[Tensor, ""]:
     """Data, priors and smoothness of a stretch."""
     frames = [problem.cost(state[c], c).double().sum() for c in problem.chunks(len(state))]
-    return torch.stack(frames).sum() + smoothness.cost(state).double()
+    return torch.stack(frames).sum() + smoothness.cost(state).double().sum()
 
 
 def smooth(
     problem: Problem, state: State, smoothness: Smoothness, iterations: int, inner: int = 30, damping: float = 1e-4, tolerance: float = 3e-4
-) -> State:
-    """The whole stretch with smoothness."""
-    looks = [problem.look(state[c], c) for c in problem.chunks(len(state))]
-    best = _total(looks, smoothness, state)
+) -> tuple[State, Factor]:
+    """The whole stretch with smoothness; returns the state and each frame's factor (smoothness' diagonal included).
+
+    The step is taken or left as a whole; damping is each frame's own, so that one frame in trouble does not hold up the others.
+    """
+    looks, cost = _watched(problem, state, smoothness)
     some = smoothness.of(problem.layout.limbs.columns)
-    lam, growth = torch.full_like(best, damping), torch.full_like(best, 2)
-    factor, g, D = _linearised(problem, looks, state, smoothness, float(lam))
+    lam = torch.full_like(cost, damping)
+    rough = True  # neighbours still jump
+    factor, g, D = _linearised(problem, looks, state, smoothness, lam, not rough)
     for i in range(iterations):
-        step, foretold = _conjugate_gradients(problem, factor, some, -g, inner)
-        foretold = foretold + 0.5 * (D * step * step).sum(dtype=torch.float64)
+        step = _conjugate_gradients(problem, factor, some, -g, inner)
         tried = problem.moved(state, step)
-        new_looks = [problem.look(tried[c], c) for c in problem.chunks(len(state))]
-        new = _total(new_looks, smoothness, tried)
-        better = new < best
-        lam, growth = _damping(lam, growth, better, (best - new) / foretold.clamp_min(1e-12))
-        gain = float((best - new) / best.abs().clamp_min(1e-12))
-        if bool(better):
-            state, best, looks = tried, new, new_looks
-        if i == iterations - 1 or 0 <= gain < tolerance:
+        new_looks, new = _watched(problem, tried, smoothness)
+        gain = float((cost.double() - new.double()).sum() / cost.double().sum().clamp_min(1e-12))
+        foretold = _gathered(0.5 * ((D * step - g) * step).sum(1)).clamp_min(1e-12)
+        ratio = _gathered(cost - new) / foretold
+        if gain > 0:
+            lam = (lam * torch.where(ratio > 0.75, 0.3, torch.where(ratio > 0.25, 1.0, 4.0))).clamp(1e-6, 1e6)
+            state, cost, looks = tried, new, new_looks
+        else:  # nobody moves; who rose is held harder, and if nobody stands out everybody is
+            risen = ratio < 0.25
+            lam = torch.where(risen | ~risen.any(), (lam * 30).clamp(1e-4, 1e6), lam)
+        if i == iterations - 1 or (0 <= gain < tolerance and not rough):
             break
-        factor, g, D = _linearised(problem, looks, state, smoothness, float(lam))
-    return state
+        rough = rough and gain > 0.02
+        factor, g, D = _linearised(problem, looks, state, smoothness, lam, not rough)
+    return state, factor
 
 
-def _total(looks: list[Look], smoothness: Smoothness, state: State) -> Float[Tensor, ""]:
-    return torch.stack([x.cost.double().sum() for x in looks]).sum() + smoothness.cost(state).double()
+def _gathered(x: Float[Tensor, "T"], reach: int = 2) -> Float[Tensor, "T"]:
+    """Sums over each frame and its neighbours, which smoothness couples."""
+    ones = torch.ones(1, 1, 2 * reach + 1, dtype=x.dtype, device=x.device)
+    return torch.nn.functional.conv1d(x[None, None], ones, padding=reach)[0, 0]
 
 
-def _linearised(problem: Problem, looks: list[Look], state: State, smoothness: Smoothness, damping: float) -> tuple[Factor, Tensor, Tensor]:
+def _watched(problem: Problem, state: State, smoothness: Smoothness) -> tuple[list[Look], Float[Tensor, "T"]]:
+    """All frames evaluated in chunks; objective of each frame, smoothness included."""
+    looks = [problem.look(state[c], c) for c in problem.chunks(len(state))]
+    return looks, torch.cat([x.cost for x in looks]) + smoothness.cost(state)
+
+
+def _linearised(
+    problem: Problem, looks: list[Look], state: State, smoothness: Smoothness, lam: Float[Tensor, "T"], exact: bool
+) -> tuple[Factor, Tensor, Tensor]:
     """Factors of all frames' blocks (with smoothness' and the damping's diagonal), the gradient, and the damping's diagonal."""
     limbs = problem.layout.limbs
     diagonal = smoothness.of(limbs.columns).diagonal(len(state))
     factors, gradients, extra = [], [], []
     for frames, look in zip(problem.chunks(len(state)), looks):
         normal = problem.normal(look)
-        D = damping * (normal.diagonal() + diagonal[frames] + STIFF) + FLOOR
+        D = lam[frames, None] * (normal.diagonal() + diagonal[frames] + STIFF) + FLOOR
         factors.append(limbs.factor(normal.raised(D + diagonal[frames])))
         gradients.append(normal.g)
         extra.append(D)
-    rough = smoothness.gradient(state)[:, limbs.columns] * problem.free[limbs.columns]
+    rough = smoothness.gradient(state, exact)[:, limbs.columns] * problem.free[limbs.columns]
     return Factor.joined(factors), torch.cat(gradients) + rough, torch.cat(extra)
 
 
 def _conjugate_gradients(
-    problem: Problem, factor: Factor, smoothness: Smoothness, r: Float[Tensor, "T F"], steps: int, tolerance: float = 0.03
-) -> tuple[Float[Tensor, "T F"], Float[Tensor, ""]]:
-    """Solve (blocks + smoothness) x = r, where `factor` is of every block + smoothness' diagonal; also by how much x lowers the model.
+    problem: Problem, factor: Factor, smoothness: Smoothness, r: Float[Tensor, "T F"], steps: int, tolerance: float = 0.01
+) -> Float[Tensor, "T F"]:
+    """Solve (blocks + smoothness) x = r, where `factor` is of every block + smoothness' diagonal.
 
     Ends when a step adds little to what all steps gained (Nash and Sofer 1990).
     """
@@ -208,7 +228,35 @@ def _conjugate_gradients(
         new = (r * z).sum(dtype=torch.float64)
         beta, rz = (new / rz).to(x.dtype), new
         p, Mp = z + beta * p, r + beta * Mp
-    return x, gained
+    return x
+
+
+def nested(
+    problems: Sequence[tuple[Problem, int]],
+    state: State,
+    smoothness: Smoothness,
+    stride: int = 3,
+    coarse: int = 3,
+    fine: int = 3,
+    inner: int = 20,
+) -> tuple[State, Factor]:
+    """A stretch from a rough start: every `stride`-th frame alone (`problems` one after the other, with so many iterations each, their
+    kernels narrowing), these together, then all frames together from between them.
+
+    Smoothing begins where it is nearly smooth, and most frames are never solved alone (nested iteration in time).
+    """
+    last = problems[-1][0]
+    T = len(state)
+    picked = torch.cat([torch.arange(0, T - 1, stride), torch.tensor([T - 1])]).to(state.root.device)
+    if stride < 2 or len(picked) < 4:
+        picked, coarse = torch.arange(T, device=state.root.device), 0
+    some = state[picked]
+    for problem, iterations in problems:
+        some, _ = settle(problem.of(picked), some, iterations, damping=1e-2)
+    if coarse:
+        some, _ = smooth(last.of(picked), some, smoothness.thinned(stride), coarse, inner, tolerance=0)
+        some = some.between(picked, T)
+    return smooth(last, some, smoothness, fine, inner, tolerance=0)
 
 
 def settle_shape(problem: Problem, state: State, iterations: int, independent: float = 6.0) -> tuple[State, Float[Tensor, "S"], Tensor]:
@@ -247,18 +295,11 @@ def settle_shape(problem: Problem, state: State, iterations: int, independent: f
     return now.state, shape, sigma
 
 
-def spread(problem: Problem, state: State, smoothness: Smoothness) -> Float[Tensor, "T J"]:
-    """Standard deviation of every joint's world position (root mean square of the three axes), m.
-
-    From each frame's own block, with what its neighbours tell of it (`Smoothness.told`): what nobody saw is as uncertain as the priors.
-    """
-    chunks, limbs = problem.chunks(len(state)), problem.layout.limbs
-    seen = [problem.look(state[c], c) for c in chunks]
-    evidence = torch.cat([problem.model.assemble(x.placed, x.pull, problem.layout).diagonal() for x in seen])
-    told = smoothness.of(limbs.columns).told(evidence)
+def spread(problem: Problem, state: State, factor: Factor) -> Float[Tensor, "T J"]:
+    """Standard deviation of every joint's world position (root mean square of the three axes), m, from each frame's block."""
     out = []
-    for frames, look in zip(chunks, seen):
-        factor = limbs.factor(problem.normal(look).raised(told[frames] + FLOOR))
-        each = problem.model.joint_covariance(look.placed, factor, problem.layout)
+    for frames in problem.chunks(len(state)):
+        placed = problem.model.place(state[frames], problem.shape)
+        each = problem.model.joint_covariance(placed, factor[frames], problem.layout)
         out.append(each.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(0).sqrt())
     return torch.cat(out)
