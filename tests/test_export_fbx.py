@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from export_scene import motion, person, truth, y_up
 from scipy.spatial.transform import Rotation
 
@@ -188,3 +189,68 @@ def test_face_shapes_carry_their_names(scene, tmp_path):
     body, moved = scene
     document = Document(fbx.write(tmp_path / "ann.fbx", character(moved, body)))
     assert [n.properties[1].split("\0")[0] for n in document.of("Deformer", "BlendShapeChannel").values()] == list(body.expression_names)
+
+
+def test_contacts_and_sigmas_are_animated_properties_when_asked_for(scene, tmp_path):
+    body, moved = scene
+    feet = torch.rand(61, 4, generator=torch.Generator().manual_seed(1)).double()
+    shown = character(replace(moved, contacts=feet), body)
+    document = Document(fbx.write(tmp_path / "ann.fbx", shown, options=fbx.Options(measures=True)))
+    limbs = {n.properties[1].split("\0")[0]: i for i, n in document.of("Model", "LimbNode").items()}
+    for k, name in enumerate(("contact_left_heel", "contact_left_toe", "contact_right_heel", "contact_right_toe")):
+        assert np.abs(document.curves(limbs["Hips"], name)[name] - feet[:, k].numpy()).max() < 1e-6
+        flags = next(p.properties for p in document.objects[limbs["Hips"]]["Properties70"].children if p.properties[0] == name)
+        assert flags[1:4] == ["Number", "", "A+U"]
+    for j, name in enumerate(body.skeleton.names):
+        assert np.abs(document.curves(limbs[name], "sigma_mm")["sigma_mm"] - 1000 * moved.sigma[:, j].numpy()).max() < 1e-5
+    plain = Document(fbx.write(tmp_path / "ann.fbx", shown))
+    assert not any(field.startswith(("contact", "sigma")) for _, _, field in plain.onto)
+
+
+@pytest.mark.parametrize(("code", "fps", "mode", "first"), [("01:00:00:00", 24.0, 11, 86400), ("01:00:00;00", 30000 / 1001, 8, 107892)])
+def test_time_begins_at_the_timecode_in_every_place_that_says_so(scene, tmp_path, code, fps, mode, first):
+    body, moved = scene
+    timed = character(replace(moved, timecode=code, fps=fps, first_frame=0), body)
+    document = Document(fbx.write(tmp_path / "ann.fbx", timed, "walk", fbx.Options(timeline="timecode")))
+    begin, end = (round((first + t) * 46186158000 / fps) for t in (0, 60))
+    settings, (stack,) = document.tops["GlobalSettings"], document.of("AnimationStack").values()
+    assert settings.values("TimeMode") == [mode] and settings.values("CustomFrameRate") == [fps]
+    assert (*settings.values("TimeSpanStart"), *settings.values("TimeSpanStop")) == (begin, end)
+    assert (*stack.values("LocalStart"), *stack.values("LocalStop")) == (begin, end)
+    assert stack.properties[1].split("\0")[0] == "walk"
+    assert document.tops["Takes"]["Take"]["LocalTime"].properties == [begin, end]
+    times = max((n["KeyTime"].properties[0] for n in document.of("AnimationCurve").values()), key=len)
+    assert times[0] == begin and times[-1] == end
+
+
+def test_the_mesh_has_normals_texture_coordinates_smoothing_and_materials(scene, tmp_path):
+    body, moved = scene
+    geometry = next(iter(Document(fbx.write(tmp_path / "ann.fbx", character(moved, body))).of("Geometry", "Mesh").values()))
+    corners = 3 * len(body.triangles)
+    assert np.abs(np.linalg.norm(geometry["LayerElementNormal"]["Normals"].properties[0].reshape(corners, 3), axis=1) - 1).max() < 1e-9
+    layer = geometry["LayerElementUV"]
+    places = layer["UV"].properties[0].reshape(-1, 2)[layer["UVIndex"].properties[0]]
+    assert np.abs(places - body.uv.reshape(-1, 2).numpy()).max() < 1e-12
+    assert set(geometry["LayerElementSmoothing"]["Smoothing"].properties[0]) == {1}
+    assert len(geometry["LayerElementMaterial"]["Materials"].properties[0]) == len(body.triangles)
+
+
+def test_fewer_keys_keep_every_frame_within_the_stated_error(scene, tmp_path):
+    body, moved = scene
+    shown = character(moved, body)
+    document = Document(fbx.write(tmp_path / "ann.fbx", shown, options=fbx.Options(degrees=1.0, millimetres=5.0)))
+    world, kept, frames = {}, 0, np.arange(61)
+    for i, limb in document.of("Model", "LimbNode").items():
+        group = next(a for a, b, f in document.onto if b == i and f == "Lcl Rotation")
+        axes = {}
+        for a, b, f in document.onto:
+            if b == group:
+                curve = document.objects[a]
+                at = np.round(curve["KeyTime"].properties[0] * shown.fps / 46186158000)
+                axes[f[2:]] = np.interp(frames, at, curve["KeyValueFloat"].properties[0].astype(float))
+                kept += len(at)
+        world[limb.properties[1].split("\0")[0]] = Rotation.from_euler("xyz", np.stack([axes[a] for a in "XYZ"], 1), degrees=True)
+    for j, name in enumerate(body.skeleton.names):
+        missed = Rotation.from_matrix(shown.R_parent_joint[:, j].numpy()).inv() * world[name]
+        assert np.degrees(missed.magnitude()).max() <= 1.0
+    assert kept < 0.8 * 3 * 55 * 61

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from export_scene import motion, person, truth, y_up
-from scipy.spatial.transform import Rotation
+from scipy.spatial.transform import Rotation, Slerp
 
 from studio.export import glb
 from studio.export.animation import character
@@ -55,7 +55,7 @@ class Parsed:
                 values = self.table(sampler["output"])
                 times = self.table(sampler["input"])[:, 0]
                 values = values.reshape(len(times), -1)
-                return times, values if len(times) == frames else np.repeat(values, frames, 0)
+                return times, values if frames < 0 or len(times) == frames else np.repeat(values, frames, 0)
         return None, None
 
     def world(self, frames):
@@ -213,3 +213,19 @@ def test_the_default_body_survives_with_its_52_face_shapes(tmp_path):
     names = Parsed(path).json["meshes"][0]["extras"]["targetNames"]
     assert len(names) == 52 and {"jawOpen", "eyeBlinkLeft", "mouthSmileRight", "tongueOut"} <= set(names)
     assert path.stat().st_size < 6e6
+
+
+def test_fewer_keys_keep_every_frame_within_the_stated_error(scene, tmp_path):
+    body, moved = scene
+    shown = character(moved, body)
+    path = glb.write(tmp_path / "few.glb", [shown], degrees=1.0, millimetres=5.0)
+    file, kept, at = Parsed(path), 0, np.arange(61) / shown.fps
+    for j, node in enumerate(file.json["skins"][0]["joints"]):
+        times, q = file.sampled(node, "rotation", -1)
+        kept += len(times)
+        again = Slerp(times, Rotation.from_quat(q))(at.clip(times[0], times[-1])) if len(times) > 1 else Rotation.from_quat(q[0])
+        assert np.degrees((Rotation.from_matrix(shown.R_parent_joint[:, j].numpy()).inv() * again).magnitude()).max() <= 1.0
+    times, places = file.sampled(file.json["skins"][0]["joints"][0], "translation", -1)
+    again = np.stack([np.interp(at, times, places[:, k]) for k in range(3)], 1)
+    assert np.linalg.norm(again - shown.root.numpy(), axis=1).max() <= 0.005
+    assert kept < 0.8 * 55 * 61

@@ -114,6 +114,33 @@ def test_export_writes_every_format_for_every_actor_and_leaves_no_temporary_file
     assert "nan" not in "".join(p.read_text().lower() for p in folder.iterdir() if p.suffix in (".bvh", ".trc", ".csv"))
 
 
+def test_actors_of_a_take_can_share_a_file(take):
+    folder = export(take, ExportConfig(("fbx", "glb", "usd", "bvh"), actors="one"))
+    assert {p.name for p in folder.iterdir()} == {"together.fbx", "together.glb", "together.usdc", "ann.bvh", "bob.bvh"}
+
+
+def test_a_range_of_frames_is_cut_out_of_every_file(take):
+    folder = export(take, ExportConfig(("bvh", "csv", "arkit", "trc"), frames=(130, 140)))
+    assert "Frames: 10\n" in (folder / "ann.bvh").read_text()
+    for kind in ("points", "joints", "triangulated", "face"):
+        table = rows(folder / f"{kind}_ann.csv")
+        assert {int(r["frame"]) for r in table} == set(range(130, 140)), kind
+    assert rows(folder / "arkit_bob.csv")[0]["Timecode"] == "01:00:04:10.000"
+    with pytest.raises(ValueError, match=r"frames \[100, 140\] of 'ann' must lie within \[120, 181\]"):
+        export(take, ExportConfig(frames=(100, 140)))
+
+
+def test_filters_and_mirrors_leave_the_tables_alone(take):
+    def written(**settings):
+        folder = export(take, ExportConfig(("bvh", "csv"), **settings))
+        return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+    plain = written()
+    for settings in ({"smooth": "butterworth"}, {"mirror": True}, {"loop": 0.5}, {"root_bone": "floor"}, {"fps": 12.0}):
+        other = written(**settings)
+        assert {name for name in plain if plain[name] != other[name]} == {"ann.bvh", "bob.bvh"}, settings
+
+
 def test_the_face_table_has_one_row_per_frame_and_a_column_per_shape(scene, tmp_path):
     body, moved = scene
     table = rows(writer.write_face(tmp_path / "face.csv", moved, body.expression_names))

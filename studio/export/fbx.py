@@ -100,7 +100,7 @@ class Options:
 def write(path: Path, characters: Character | Sequence[Character], clip: str = "take", options: Options | None = None) -> Path:
     """Write characters of one take into one file as one FBX take called `clip`.
 
-    Several characters keep their joints' names apart as Maya's and MotionBuilder's namespaces do: `actor:Hips`.
+    Several characters keep their joints' names apart as Maya's and MotionBuilder's namespaces do: `actor:Hips`, below a null `actor`.
     """
     listed = [characters] if isinstance(characters, Character) else list(characters)
     options = options or Options()
@@ -157,13 +157,20 @@ def _model(scene: Objects, name: str, kind: str, place: list[float]) -> int:
 
 
 def _skeleton(scene: Objects, character: Character, prefix: str) -> list[int]:
-    models: list[int] = []
+    """Ids of the joints; with a prefix they hang below a null called like the actor, which Blender makes an armature of its own."""
+    models, top = [], 0
+    if prefix:
+        top = _model(scene, character.actor, "Null", [0.0] * 3)
+        attribute, node = scene.object("NodeAttribute", character.actor, "NodeAttribute", "Null")
+        node.fill(TypeFlags="Null")
+        scene.connect(top, 0)
+        scene.connect(attribute, top)
     names = [prefix + name for name in character.skeleton.names]
     for name, up, offset in zip(names, character.skeleton.parents, (character.offsets * CENTIMETRES).tolist()):
         attribute, node = scene.object("NodeAttribute", name, "NodeAttribute", "LimbNode")
         node.settings(("Size", "double", "Number", "", 1.0)).fill(TypeFlags="Skeleton")
         models.append(_model(scene, name, "LimbNode", offset))
-        scene.connect(models[-1], models[up] if up >= 0 else 0)
+        scene.connect(models[-1], models[up] if up >= 0 else top)
         scene.connect(attribute, models[-1])
     return models
 

@@ -65,7 +65,8 @@ class _Actor:
 
     def valid(self, name: str) -> str:
         """A name as USD allows it; letters of all scripts are, spaces are not."""
-        return name if self.pxr.Sdf.Path.IsValidIdentifier(name) else self.pxr.Tf.MakeValidIdentifier(name)
+        plain = "".join(letter if f"_{letter}".isidentifier() else "_" for letter in name)
+        return plain if self.pxr.Sdf.Path.IsValidIdentifier(plain) else f"_{plain}"
 
     def _free(self, place: str) -> str:
         number, found = 1, place
@@ -156,6 +157,7 @@ class _Actor:
         names, targets, Vt = self.character.shaped.body.expression_names, [], self.pxr.Vt
         for name, moved in zip(names, mesh.expressions):
             rows = (moved.abs().amax(1) > STILL).nonzero()[:, 0]
+            rows = rows if len(rows) else torch.zeros(1, dtype=torch.long)  # Blender leaves out a shape without points
             shape = self.pxr.UsdSkel.BlendShape.Define(self.stage, f"{drawn.GetPath()}/{self.valid(name)}")
             shape.CreateOffsetsAttr(Vt.Vec3fArray.FromNumpy(_f32(moved[rows] * CENTIMETRES)))
             shape.CreatePointIndicesAttr(Vt.IntArray.FromNumpy(rows.numpy().astype(np.int32)))
