@@ -13,7 +13,7 @@ from rigs.anatomy import Anatomy, anatomy
 from studio.fit import lanes, pulls
 from studio.fit.points import Model, State
 from studio.fit.priors import ExpressionPrior, JointPrior, Priors, Smoothness
-from studio.fit.solve import Problem, objective, settle, smooth
+from studio.fit.solve import Problem, nested, objective, settle, smooth
 
 
 def ring(count: int = 4) -> Cameras:
@@ -159,7 +159,7 @@ def test_smoothing_lowers_the_objective_and_the_acceleration():
     problem = replace(everything(model, shape, views, 10.0), chunk=10)
     smoothness = Smoothness.from_sigmas(3.0, torch.full((55,), 10.0, dtype=torch.float64), 30.0, 4, 30.0)
     alone, _ = settle(problem, truth, 15)
-    together = smooth(problem, alone, smoothness, 8)
+    together, _ = smooth(problem, alone, smoothness, 8)
     where = lambda s: model.place(s, shape).points  # noqa: E731
     rough = lambda x: (x[2:] - 2 * x[1:-1] + x[:-2]).norm(dim=-1).mean()  # noqa: E731
     assert objective(problem, together, smoothness) < 0.5 * objective(problem, alone, smoothness)
@@ -174,3 +174,95 @@ def test_the_inverse_left_jacobian_is_the_derivative_of_the_logarithm():
     )
     ours = lanes.against_left_jacobian(r[:, None, None], torch.eye(3, dtype=torch.float64)[:, :, None])[..., 0]
     assert torch.allclose(J.T, ours, atol=1e-6)
+
+
+def performed(T: int, dtype: torch.dtype = torch.float64):
+    """A noisy sequence of a dense stick person: model, views, smoothness, a rough start."""
+    body = stick_person(points=250)
+    truth, cameras = random_state(body, T), ring()
+    exact = Model(body, body.skin).place(truth, torch.zeros(6, dtype=torch.float64)).points
+    g = torch.Generator().manual_seed(9)
+    pixels = cameras.project(exact) + 2 * torch.randn(4, T, 250, 2, generator=g, dtype=torch.float64)
+    views = pulls.Views.undistorted(cameras, pixels, torch.full(pixels.shape[:-1], 2.0), dtype)
+    away = rotation.exp(0.2 * torch.randn(T, 55, 3, generator=g, dtype=torch.float64))
+    start = State((away @ truth.R).to(dtype), truth.root.to(dtype) + 0.05, torch.zeros_like(truth.expression).to(dtype))
+    cast = body.to(dtype=dtype)
+    smoothness = Smoothness.from_sigmas(3.0, torch.full((55,), 10.0, dtype=dtype), 30.0, 4, 30.0)
+    return Model(cast, cast.skin), views, smoothness, start, exact
+
+
+def followed(scene, frames: slice = slice(None)):
+    """Points (T, K, 3) of `nested` on some of the frames."""
+    model, views, smoothness, start, _ = scene
+    some, shape = views[frames], torch.zeros(6, dtype=views.plane.dtype)
+    problems = [(everything(model, shape, some, kernel), n) for kernel, n in ((30.0, 2), (10.0, 2))]
+    return model.place(nested(problems, start[frames], smoothness, fine=4, inner=40)[0], shape).points.double()
+
+
+def test_single_precision_is_as_good_as_double():
+    single, double = performed(40, torch.float32), performed(40)
+    assert (followed(single) - followed(double)).norm(dim=-1).mean() < 5e-5  # m
+
+
+def test_stretches_solved_apart_meet_where_the_whole_goes():
+    scene = performed(110)
+    whole = followed(scene)
+    first, second = followed(scene, slice(0, 80)), followed(scene, slice(30, 110))
+    met = torch.cat([first[:55], second[25:]])
+    assert (met - whole).norm(dim=-1).mean(1).max() < 1e-4  # m, in every frame
+    cold = torch.cat([followed(scene, slice(0, 55))[:55], followed(scene, slice(55, 110))])
+    assert (cold - whole)[50:60].norm(dim=-1).mean(1).max() > 1e-4  # without the overlap they do not meet
+
+
+def test_every_third_frame_first_ends_no_worse_than_all_frames_alone_first():
+    scene = performed(36)
+    model, views, smoothness, start, exact = scene
+    problem = everything(model, torch.zeros(6, dtype=torch.float64), views, 10.0)
+    alone, _ = settle(problem, start, 15)
+    slow, _ = smooth(problem, alone, smoothness, 8, inner=40, tolerance=0)
+    quick, _ = nested([(problem, 4)], start, smoothness, fine=5, inner=40)
+    assert objective(problem, quick, smoothness) < 1.001 * objective(problem, slow, smoothness)
+    assert (followed(scene) - exact).norm(dim=-1).mean() < 0.6 * (model.place(alone, problem.shape).points - exact).norm(dim=-1).mean()
+
+
+def test_limbs_solve_as_the_whole_matrix_does():
+    body = stick_person()
+    model, g = Model(body, body.skin), torch.Generator().manual_seed(1)
+    for locked in ((), ("Jaw", "LeftEye", "RightEye"), ("LeftHand", "Spine1")):
+        free = torch.ones(model.unknowns, dtype=torch.bool)
+        for joint in locked:
+            at = 3 + 3 * body.skeleton.index(joint)
+            free[at : at + 3] = False
+        state, shape, cameras = random_state(body, 3), torch.zeros(6, dtype=torch.float64), ring()
+        placed = model.place(state, shape)
+        views = pulls.Views.undistorted(cameras, cameras.project(placed.points), torch.full((4, 3, 90), 2.0), torch.float64)
+        layout = model.layout(free)
+        normal = model.assemble(placed, pulls.keypoints(placed.points, views, 5.0), layout)
+        normal = normal.raised(torch.full_like(normal.g, 50.0))
+        H, r = layout.limbs.dense(normal), torch.randn(normal.g.shape, generator=g, dtype=torch.float64)
+        factor = layout.limbs.factor(normal)
+        assert len(layout.limbs.columns) == int(free.sum())
+        assert torch.allclose(layout.limbs.solve(factor, r), torch.linalg.solve(H, r[..., None])[..., 0], rtol=1e-8, atol=1e-12)
+
+
+def test_joint_covariance_is_that_of_the_dense_inverse():
+    body = stick_person()
+    model, shape = Model(body, body.skin), torch.zeros(6, dtype=torch.float64)
+    state, cameras = random_state(body, 1), ring()
+    placed = model.place(state, shape)
+    views = pulls.Views.undistorted(cameras, cameras.project(placed.points), torch.full((4, 1, 90), 2.0), torch.float64)
+    layout = model.layout(torch.ones(model.unknowns, dtype=torch.bool))
+    normal = model.assemble(placed, pulls.keypoints(placed.points, views, 5.0), layout)
+    normal = normal.raised(torch.full_like(normal.g, 5.0))
+    C = torch.linalg.inv(layout.limbs.dense(normal))[0]
+    order = layout.limbs.columns
+
+    def joints(d):
+        moved = state.moved(torch.zeros_like(d).index_put((order,), d)[None])
+        return model.place(moved, shape).p[..., 0].T + moved.root
+
+    L = torch.autograd.functional.jacobian(joints, torch.full((model.unknowns,), 1e-9, dtype=torch.float64))
+    right = torch.einsum("jax,xy,jby->jab", L, C, L)
+    assert torch.allclose(
+        model.joint_covariance(placed, layout.limbs.factor(normal), layout)[0], right, atol=1e-6 * float(right.abs().max())
+    )

@@ -56,7 +56,7 @@ def log(R: Float[Tensor, "3 3 *n"]) -> Float[Tensor, "3 *n"]:
     """
     v = 0.5 * torch.stack([R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]])
     trace = R[0, 0] + R[1, 1] + R[2, 2]
-    sine, cosine = (v * v).sum(0).sqrt(), 0.5 * (trace - 1)
+    sine, cosine = (v * v).sum(0).clamp_min(1e-24).sqrt(), 0.5 * (trace - 1)  # the bound keeps the derivative at rest finite
     angle = torch.atan2(sine, cosine)
     near = v * torch.where(sine < 1e-4, 1 + sine * sine / 6, angle / sine.clamp_min(1e-12))
     far = cosine < 0
