@@ -41,7 +41,8 @@ def fit(take: Take, config: FitConfig) -> Path:
     with Progress(console=console, transient=True) as progress:
         for a, actor in enumerate(tracks.actors):
             source = StoredTake(
-                cameras, footage(take, cameras.names), take.tracks_file, a, frames, edits.of(actor), tracks.first_frame
+                cameras, footage(take, cameras.names), take.tracks_file, a, frames, edits.of(actor), tracks.first_frame,
+                take if config.silhouette else None,
             )  # fmt: skip
             if not bool(source.coverage().any()):
                 warnings.append(

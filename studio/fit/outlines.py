@@ -5,6 +5,7 @@ Both directions are needed: the first alone is content with a body too small, th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -53,16 +54,17 @@ class Outlines:
         return Outlines(*(getattr(self, f).to(device) for f in self.__dataclass_fields__))
 
 
-def outlines(cameras: Cameras, masks: Bool[Tensor, "C T h w"], count: int = 160) -> Outlines:
-    """From masks of any resolution that show the whole image; a view without a mask in a frame says nothing there."""
-    C, T, h, w = masks.shape
-    grids = [_grid(cameras[n], h, w) for n in cameras.names]
+def outlines(cameras: Cameras, masks: Sequence[Bool[Tensor, "T _ _"]], count: int = 160) -> Outlines:
+    """From each camera's masks, of any resolution, that show the whole image; an empty mask says nothing of its frame."""
+    C, T = len(masks), len(masks[0])
+    h, w = max(m.shape[1] for m in masks), max(m.shape[2] for m in masks)
+    grids = [_grid(cameras[n], (h, w), tuple(m.shape[1:])) for n, m in zip(cameras.names, masks)]
     field = torch.zeros(C, T, h, w)
     edge, outward = torch.full((C, T, count, 2), torch.nan), torch.zeros(C, T, count, 2)
     for c, (at, origin, cell) in enumerate(grids):
-        known = _known(at, h, w)
+        known = _known(at, *masks[c].shape[1:])
         for t in range(T):
-            mask = cv2.remap(masks[c, t].numpy().astype(np.float32), at, None, cv2.INTER_LINEAR) > 0.5
+            mask = cv2.remap(masks[c][t].numpy().astype(np.float32), at, None, cv2.INTER_LINEAR) > 0.5
             if not (mask & known).any():
                 continue
             distance = _distance(mask)
@@ -76,8 +78,9 @@ def outlines(cameras: Cameras, masks: Bool[Tensor, "C T h w"], count: int = 160)
     return Outlines(R, translation, cameras.focal.mean(1).float(), origins, cells, field, edge, outward)
 
 
-def _grid(camera: Cameras, h: int, w: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Where in the mask each cell of an undistorted grid lies, the grid's origin on the plane, and its spacing."""
+def _grid(camera: Cameras, grid: tuple[int, int], mask: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, float]:
+    """Where in a mask of (height, width) each cell of an undistorted grid lies, the grid's origin on the plane, and its spacing."""
+    (h, w), (rows, columns) = grid, mask
     width, height = camera.size[0].tolist()
     rim = torch.tensor([[x * (width - 1), y * (height - 1)] for x in (0, 0.5, 1) for y in (0, 0.5, 1)], dtype=torch.float64)
     plane = camera.undistort(rim[None])[0]
@@ -88,7 +91,7 @@ def _grid(camera: Cameras, h: int, w: int) -> tuple[np.ndarray, np.ndarray, floa
     ray = torch.stack([low[0] + cell * x, low[1] + cell * y, torch.ones_like(x)], -1)
     world = ray @ camera.R_camera_world[0] + camera.position[0]
     pixels = camera.project(world.reshape(-1, 3))[0].reshape(h, w, 2)
-    scale = torch.tensor([w / width, h / height], dtype=torch.float64)
+    scale = torch.tensor([columns / width, rows / height], dtype=torch.float64)
     at = (pixels + 0.5) * scale - 0.5
     return at.nan_to_num(-10.0).float().numpy(), low.numpy(), cell
 

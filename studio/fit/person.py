@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from calibration.cameras import Cameras
@@ -22,6 +22,7 @@ from rigs.anatomy import Anatomy, anatomy
 from rigs.body import Body, Skin
 from rigs.landmarks import landmark_skin
 from studio.fit import contact, initial, pulls
+from studio.fit.flesh import Flesh
 from studio.fit.points import Model, Pull, State
 from studio.fit.priors import ExpressionPrior, JointPrior, Priors, Smoothness
 from studio.fit.solve import Problem, settle, settle_shape, smooth, spread
@@ -51,6 +52,12 @@ class FitConfig:
     """1/s^2."""
     contact: float = 0.003
     """How far a planted foot may move, m; 0 switches contacts off."""
+    silhouette: float = 0.0
+    """How far the outline of a mask may lie from the body's, px; 0 leaves masks out. Clothes and hair are not the body's."""
+    solid: float = 0.0
+    """How deep limbs may sink into each other, m; 0: they may."""
+    floor: float = 0.0
+    """How deep the body may sink below z = 0, m; 0: there is no floor."""
     key_frames: int = 48
     """Frames on which the shape is solved."""
     window: int = 256
@@ -75,13 +82,16 @@ class Observed:
     """Triangulated, NaN where unknown."""
     standing: Float[Tensor, "T 4"] | None = None
     """What a person said of `contact.POINTS`: 1 planted, 0 free, NaN nothing."""
+    masks: tuple[Bool[Tensor, "T _ _"], ...] = ()
+    """Of each camera, at any resolution; none where silhouettes are not wanted."""
 
     def __len__(self) -> int:
         return len(self.points)
 
     def __getitem__(self, frames: slice | Tensor) -> Observed:
         standing = None if self.standing is None else self.standing[frames]
-        return replace(self, pixels=self.pixels[:, frames], sigma=self.sigma[:, frames], points=self.points[frames], standing=standing)
+        cut = {"pixels": self.pixels[:, frames], "sigma": self.sigma[:, frames], "points": self.points[frames]}
+        return replace(self, **cut, standing=standing, masks=tuple(m[frames] for m in self.masks))
 
     def coverage(self) -> Int[Tensor, "T"]:
         """How many keypoints have a 3D point in each frame."""
@@ -133,6 +143,11 @@ class Fitter:
         faces = [k for k, n in enumerate(named) if n.startswith("face-")]
         self.faces = faces
         self.feet = [named.index(n) for n in contact.POINTS if n in named]
+        self.flesh = Flesh.of(self.body, config.silhouette, config.solid, config.floor, config.kernel)
+        self.fleshed = self.model
+        if self.flesh is not None:
+            surface = with_locked_joints(self.flesh.surface.skin, self.body)
+            self.fleshed = Model(self.body, Skin.stacked([self.model.skin, surface]))
 
     def doubt(self) -> Float[Tensor, "J"]:
         """What no number of frames averages out, m: how far the landmarks that place each joint scatter on the body, and `UNLIKE`.
@@ -234,7 +249,7 @@ class Fitter:
         state = self.alone(self.start(observed, shape), views, shape)
         problem = self.problem(shape, views, self.config.kernel)
         state = smooth(problem, state, smoothness, 8)
-        contacts = torch.zeros(len(state), 4, device=self.device)
+        contacts, held = torch.zeros(len(state), 4, device=self.device), None
         if self.config.contact and len(self.feet) == 4:
             feet = self.model.place(state, shape).points[:, self.feet]
             contacts = contact.probability(feet, self.fps)
@@ -245,7 +260,10 @@ class Fitter:
             contacts = torch.where(on, contacts.clamp_min(0.51), contacts.clamp_max(0.49))  # above a half is what was held
             held = torch.full((len(state), len(self.names), 3), torch.nan, device=self.device)
             held[:, self.feet] = contact.anchors(feet, on)
-            problem = self.problem(shape, views, self.config.kernel, held)
+        problem = self.problem(shape, views, self.config.kernel, held)
+        if self.flesh is not None:
+            problem = self.flesh.joined(problem, self.fleshed, observed.cameras, observed.masks)
+        if held is not None or self.flesh is not None:
             state = smooth(problem, state, smoothness, 5)
         sigma = (spread(problem, state, smoothness) ** 2 + self.doubt() ** 2).sqrt()
         return state, sigma, contacts

@@ -144,8 +144,8 @@ def objective(problem: Problem, state: State, smoothness: Smoothness) -> Float[T
 
 def smooth(
     problem: Problem, state: State, smoothness: Smoothness, iterations: int, inner: int = 30, damping: float = 1e-4, tolerance: float = 3e-4
-) -> tuple[State, Factor]:
-    """The whole stretch with smoothness; returns the state and each frame's factor (smoothness' diagonal included).
+) -> State:
+    """The whole stretch with smoothness.
 
     The step is taken or left as a whole; damping is each frame's own, so that one frame in trouble does not hold up the others.
     """
@@ -171,7 +171,7 @@ def smooth(
             break
         rough = rough and gain > 0.02
         factor, g, D = _linearised(problem, looks, state, smoothness, lam, not rough)
-    return state, factor
+    return state
 
 
 def _gathered(x: Float[Tensor, "T"], reach: int = 2) -> Float[Tensor, "T"]:
@@ -239,7 +239,7 @@ def nested(
     coarse: int = 3,
     fine: int = 3,
     inner: int = 20,
-) -> tuple[State, Factor]:
+) -> State:
     """A stretch from a rough start: every `stride`-th frame alone (`problems` one after the other, with so many iterations each, their
     kernels narrowing), these together, then all frames together from between them.
 
@@ -254,7 +254,7 @@ def nested(
     for problem, iterations in problems:
         some, _ = settle(problem.of(picked), some, iterations, damping=1e-2)
     if coarse:
-        some, _ = smooth(last.of(picked), some, smoothness.thinned(stride), coarse, inner, tolerance=0)
+        some = smooth(last.of(picked), some, smoothness.thinned(stride), coarse, inner, tolerance=0)
         some = some.between(picked, T)
     return smooth(last, some, smoothness, fine, inner, tolerance=0)
 
@@ -295,11 +295,18 @@ def settle_shape(problem: Problem, state: State, iterations: int, independent: f
     return now.state, shape, sigma
 
 
-def spread(problem: Problem, state: State, factor: Factor) -> Float[Tensor, "T J"]:
-    """Standard deviation of every joint's world position (root mean square of the three axes), m, from each frame's block."""
+def spread(problem: Problem, state: State, smoothness: Smoothness) -> Float[Tensor, "T J"]:
+    """Standard deviation of every joint's world position (root mean square of the three axes), m.
+
+    From each frame's own block, with what its neighbours tell of it (`Smoothness.told`): what nobody saw is as uncertain as the priors.
+    """
+    chunks, limbs = problem.chunks(len(state)), problem.layout.limbs
+    seen = [problem.look(state[c], c) for c in chunks]
+    evidence = torch.cat([problem.model.assemble(x.placed, x.pull, problem.layout).diagonal() for x in seen])
+    told = smoothness.of(limbs.columns).told(evidence)
     out = []
-    for frames in problem.chunks(len(state)):
-        placed = problem.model.place(state[frames], problem.shape)
-        each = problem.model.joint_covariance(placed, factor[frames], problem.layout)
+    for frames, look in zip(chunks, seen):
+        factor = limbs.factor(problem.normal(look).raised(told[frames] + FLOOR))
+        each = problem.model.joint_covariance(look.placed, factor, problem.layout)
         out.append(each.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(0).sqrt())
     return torch.cat(out)

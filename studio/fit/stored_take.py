@@ -11,7 +11,9 @@ from torch import Tensor
 
 from calibration.cameras import Cameras
 from studio.edits import Edits
+from studio.fit.masks import masks_of
 from studio.fit.person import Observed
+from studio.take import Take
 from studio.values import Footage, Tracks3D
 
 AXES = (("pixels", 1), ("sigma", 1), ("points", 0), ("standing", 0))
@@ -31,6 +33,8 @@ class StoredTake:
     """Of this actor."""
     first: int = 0
     """The number of the first frame, as edits count."""
+    masks: Take | None = None
+    """The take whose masks are wanted too."""
 
     def __len__(self) -> int:
         return self.frames
@@ -50,8 +54,12 @@ class StoredTake:
             for own, new, axis in zip(seen, theirs, (1, 1, 0)):
                 own.narrow(axis, some.start, some.stop - some.start).copy_(new.narrow(axis, some.start, some.stop - some.start))
         pixels, sigma, points = self.edits.seen(self.cameras.names, keypoints.keypoints, first, *seen)
-        standing = self.edits.standing(first, len(points))
-        return Observed(self.cameras, keypoints.keypoints, keypoints.network, keypoints.fps, pixels, sigma, points, standing)
+        standing, begin = self.edits.standing(first, len(points)), frames.start or 0
+        masks = [
+            masks_of(self.masks, c, tracks.detection[i, :, self.actor], slice(begin, begin + len(points)))
+            for i, c in enumerate(self.cameras.names if self.masks else ())
+        ]
+        return Observed(self.cameras, keypoints.keypoints, keypoints.network, keypoints.fps, pixels, sigma, points, standing, tuple(masks))
 
     def coverage(self) -> Int[Tensor, "T"]:
         """How many keypoints have a 3D point in each frame."""

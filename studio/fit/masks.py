@@ -1,0 +1,48 @@
+"""An actor's masks, as the detector left them beside the keypoints."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from studio.clock import own_times, sync_of
+from studio.take import Take
+from studio.values import Keypoints2D, Tracks3D
+from studio.video import frames as images
+from studio.video import probe
+
+
+def masks_of(take: Take, camera: str, detection: Int[Tensor, "T"], frames: slice) -> Bool[Tensor, "T h w"]:
+    """Which pixels of a camera's masks are the person who is `detection` (-1 for nobody) in consecutive frames of the take.
+
+    A frame between two of the camera's own has the nearer one's. Empty where the detector wrote none.
+    """
+    file = take.folder / "masks" / f"{camera}.mkv"
+    if not file.is_file():
+        return torch.zeros(len(detection), 2, 2, dtype=torch.bool)
+    own = _own(take, camera, frames)
+    info = probe(file)
+    kept = np.zeros((len(detection), info.height, info.width), bool)
+    low, high = max(int(own.min()), 0), min(int(own.max()) + 1, info.frames)
+    seen = dict(images(file, low, high, gray=True)) if low < high else {}
+    for t, (number, who) in enumerate(zip(own.tolist(), detection.tolist())):
+        if who >= 0 and number in seen:
+            kept[t] = seen[number] == who + 1
+    return torch.from_numpy(kept)
+
+
+def _own(take: Take, camera: str, frames: slice) -> Int[Tensor, "T"]:
+    """Rows of a camera's keypoint file, and so of its masks, that are nearest to frames of the take's tracks."""
+    sync = sync_of(take)
+    wanted = torch.arange(frames.start, frames.stop)
+    if sync is None:
+        return wanted
+    first = Tracks3D.load(take.tracks_file, slice(0, 1)).first_frame
+    begin = Keypoints2D.load(take.keypoints_folder / f"{camera}.safetensors", slice(0, 1)).first_frame
+    own = own_times(take, camera, sync)
+    moments = sync.cameras[camera].own((first + wanted).double() / sync.fps)
+    after = torch.searchsorted(own, moments).clamp(1, len(own) - 1)
+    nearer = torch.where(moments - own[after - 1] < own[after] - moments, after - 1, after)
+    return nearer - begin
