@@ -39,13 +39,14 @@ def performance(motion: str) -> Performed:
 
 
 def soles(where: dict[str, int], R: torch.Tensor, p: torch.Tensor, rest: torch.Tensor, floor: float) -> torch.Tensor:
-    """Heel and ball of both feet (T, 4, 3): ankle and toe joint dropped to the floor at rest, fixed to the foot."""
+    """Heel and ball of both feet (T, 4, 3), fixed to the foot: on the floor at rest, behind the ankle and below the toe joint."""
     found = []
     for side in SIDES:
-        ankle = where[f"{side}Foot"]
-        for joint in (ankle, where.get(f"{side}ToeBase", ankle)):
-            point = torch.tensor([*rest[joint, :2], floor]).double() - rest[ankle]
-            found.append(p[:, ankle] + (R[:, ankle] @ point[:, None])[..., 0])
+        ankle, toe = where[f"{side}Foot"], where[f"{side}ToeBase"]
+        for part in (-0.3, 1.0):
+            point = torch.lerp(rest[ankle], rest[toe], part)
+            away = torch.tensor([*point[:2], floor]).double() - rest[ankle]
+            found.append(p[:, ankle] + (R[:, ankle] @ away[:, None])[..., 0])
     return torch.stack(found, 1)
 
 

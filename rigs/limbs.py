@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rigs import rotation
@@ -21,6 +21,8 @@ POLE = 0.05
 """How much the anatomical direction of a knee or elbow counts beside the one it has, as part of the upper bone."""
 NEAR, FAR = 0.03, 0.12
 """A sole lower than NEAR must be where it is wanted, one higher than FAR need not pull the hips down, m."""
+SURFACE = 0.06
+"""A contact within half of this of the floor is on it; beyond it, on something else; m."""
 HOLD = 0.08
 """A contact shorter than this is none, s."""
 LEAN = 0.015
@@ -102,41 +104,46 @@ def standing(
 ) -> tuple[Float[Tensor, "T 3"], Float[Tensor, "T"]]:
     """Where an ankle must be so that heel and ball (`offsets` from it) are where they are wanted, and how near the floor the sole is.
 
-    The lower of the two decides; while one is in contact it stays at one place, and the correction fades in and out between contacts.
+    The lower of the two decides; what is in contact stays at one place.
     """
     lean = torch.sigmoid((touching[:, 0, 2] - touching[:, 1, 2]) / LEAN)[:, None]
     ankle = (1 - lean) * (touching[:, 0] - offsets[:, 0]) + lean * (touching[:, 1] - offsets[:, 1])
     low = torch.minimum(touching[:, 0, 2], touching[:, 1, 2])
     weight = 1 - ((low - NEAR) / (FAR - NEAR)).clamp(0, 1)
-    for _ in range(2):
-        ankle = ankle + _locked(ankle[:, None] + offsets, contacts, torch.cat([1 - lean, lean], 1), fps)
-    return ankle, weight
+    return ankle + _locked(ankle[:, None] + offsets, contacts, fps), weight
 
 
-def _locked(
-    points: Float[Tensor, "T 2 3"], contacts: Float[Tensor, "T 2"], shares: Float[Tensor, "T 2"], fps: float
-) -> Float[Tensor, "T 3"]:
-    """Correction of an ankle that keeps heel and ball still while they are in contact; between contacts it changes evenly.
+def _locked(points: Float[Tensor, "T 2 3"], contacts: Float[Tensor, "T 2"], fps: float) -> Float[Tensor, "T 3"]:
+    """Correction of an ankle that keeps heel and ball still, and on the floor, while they are in contact; in between it changes evenly.
 
-    Where both are in contact and disagree, because the foot rolls, each has its share.
+    Where both are in contact and disagree, because the foot turns, the likelier one slips less. A foot stays near where it was on the
+    whole, and one that is in contact well above the floor is on something else and keeps its height.
     """
-    T, known = len(points), torch.zeros(len(points), dtype=points.dtype)
-    wanted = torch.zeros_like(points[:, 0])
-    for n in range(2):
-        for first, last in runs(contacts[:, n] > 0.5, max(2, round(HOLD * fps))):
-            anchor = points[first:last, n].median(0).values
-            share = shares[first:last, n].clamp_min(1e-6)
-            wanted[first:last] += share[:, None] * (anchor - points[first:last, n])
-            known[first:last] += share
+    on = contacts > 0.5
+    known, wanted = torch.zeros(len(points), dtype=torch.bool), torch.zeros_like(points[:, 0])
+    for first, last in runs(on.any(1), max(2, round(HOLD * fps))):
+        both = (on[first + 1 : last] & on[first : last - 1]) * (contacts[first + 1 : last] * contacts[first : last - 1]).square()
+        step = points[first + 1 : last] - points[first : last - 1]
+        slip = (both[..., None] * step).sum(1) / both.sum(1, keepdim=True).clamp_min(1e-12)
+        still = torch.cat([torch.zeros_like(slip[:1]), -slip.cumsum(0)])
+        low = points[first:last, :, 2].min(1).values
+        still = still - still.median(0).values
+        still[:, 2] = -low * ((SURFACE - low.abs()) / (SURFACE / 2)).clamp(0, 1)
+        wanted[first:last], known[first:last] = still, True
+    return _between(wanted, known)
+
+
+def _between(values: Float[Tensor, "T 3"], known: Bool[Tensor, "T"]) -> Float[Tensor, "T 3"]:
+    """Values where they are known, and smoothly from one to the next where they are not; the first and last go on."""
     frames = torch.nonzero(known)[:, 0]
     if not len(frames):
-        return torch.zeros_like(wanted)
-    given = wanted[frames] / known[frames, None]
-    at = torch.arange(T).clamp(int(frames[0]), int(frames[-1]))
+        return torch.zeros_like(values)
+    given = values[frames]
+    at = torch.arange(len(values)).clamp(int(frames[0]), int(frames[-1]))
     after = torch.searchsorted(frames, at)
     before = (after - (frames[after] > at).long()).clamp_min(0)
     span = (frames[after] - frames[before]).clamp_min(1)
-    part = ((at - frames[before]) / span)[:, None].to(wanted.dtype)
+    part = ((at - frames[before]) / span)[:, None].to(values.dtype)
     part = part * part * (3 - 2 * part)
     return given[before] + part * (given[after] - given[before])
 

@@ -54,12 +54,13 @@ def performed(body, shaped):
 
 
 def feet(ankles, toes, R, p, rest, floor):
-    """Left heel, left ball, right heel, right ball (T, 4, 3): the ankle and the toe joint dropped to the floor, both fixed to the foot."""
+    """Left heel and ball, right heel and ball (T, 4, 3), fixed to the foot: on the floor at rest, behind the ankle and below the toe."""
     found = []
     for s in SIDES:
-        for joint in (ankles[s], toes[s]):
-            point = torch.tensor([*rest[joint, :2], floor]).double()
-            found.append(p[:, ankles[s]] + (R[:, ankles[s]] @ (point - rest[ankles[s]])[:, None])[..., 0])
+        for part in (-0.3, 1.0):
+            point = torch.lerp(rest[ankles[s]], rest[toes[s]], part)
+            away = torch.tensor([*point[:2], floor]).double() - rest[ankles[s]]
+            found.append(p[:, ankles[s]] + (R[:, ankles[s]] @ away[:, None])[..., 0])
     return torch.stack(found, 1)
 
 
