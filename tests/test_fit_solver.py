@@ -159,7 +159,7 @@ def test_smoothing_lowers_the_objective_and_the_acceleration():
     problem = replace(everything(model, shape, views, 10.0), chunk=10)
     smoothness = Smoothness.from_sigmas(3.0, torch.full((55,), 10.0, dtype=torch.float64), 30.0, 4, 30.0)
     alone, _ = settle(problem, truth, 15)
-    together, _ = smooth(problem, alone, smoothness, 8)
+    together = smooth(problem, alone, smoothness, 8)
     where = lambda s: model.place(s, shape).points  # noqa: E731
     rough = lambda x: (x[2:] - 2 * x[1:-1] + x[:-2]).norm(dim=-1).mean()  # noqa: E731
     assert objective(problem, together, smoothness) < 0.5 * objective(problem, alone, smoothness)
@@ -196,7 +196,7 @@ def followed(scene, frames: slice = slice(None)):
     model, views, smoothness, start, _ = scene
     some, shape = views[frames], torch.zeros(6, dtype=views.plane.dtype)
     problems = [(everything(model, shape, some, kernel), n) for kernel, n in ((30.0, 2), (10.0, 2))]
-    return model.place(nested(problems, start[frames], smoothness, fine=4, inner=40)[0], shape).points.double()
+    return model.place(nested(problems, start[frames], smoothness, fine=4, inner=40), shape).points.double()
 
 
 def test_single_precision_is_as_good_as_double():
@@ -219,8 +219,8 @@ def test_every_third_frame_first_ends_no_worse_than_all_frames_alone_first():
     model, views, smoothness, start, exact = scene
     problem = everything(model, torch.zeros(6, dtype=torch.float64), views, 10.0)
     alone, _ = settle(problem, start, 15)
-    slow, _ = smooth(problem, alone, smoothness, 8, inner=40, tolerance=0)
-    quick, _ = nested([(problem, 4)], start, smoothness, fine=5, inner=40)
+    slow = smooth(problem, alone, smoothness, 8, inner=40, tolerance=0)
+    quick = nested([(problem, 4)], start, smoothness, fine=5, inner=40)
     assert objective(problem, quick, smoothness) < 1.001 * objective(problem, slow, smoothness)
     assert (followed(scene) - exact).norm(dim=-1).mean() < 0.6 * (model.place(alone, problem.shape).points - exact).norm(dim=-1).mean()
 
