@@ -322,6 +322,7 @@ def test_a_view_whose_own_skeleton_is_of_somebody_else_shows():
 def stand_in(tmp_path: Path, cameras: Cameras, keypoints: Keypoints2D):
     class Here:
         keypoints_folder, tracks_file, actors = tmp_path / "keypoints2d", tmp_path / "tracks3d.safetensors", ACTOR
+        one_rate, probes, fps = True, {}, 30.0
         notes: dict
 
         def cameras(self) -> Cameras:

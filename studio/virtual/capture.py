@@ -26,6 +26,7 @@ from studio.virtual.bvh import from_bvh
 from studio.virtual.looks import dressed
 from studio.virtual.maps import maps_of, write_maps
 from studio.virtual.motion import scripted
+from studio.virtual.paths import PATHS, carried
 from studio.virtual.rig import ring
 from studio.virtual.room import Room
 from studio.virtual.scene import Crowd, Figure, View, developed
@@ -52,6 +53,8 @@ class VirtualCapture:
     """Decides people, clothes, motion, cameras, room and noise."""
     motion: str = "mixed"
     """A script's name (`studio.virtual.actions.ACTIONS`), "mixed", or the path of a .bvh file."""
+    paths: str = "apart"
+    """Where several people go: they stay `apart`, `cross` each other's ways, `hug` (0.4 m), or one `leave`s the room and returns."""
     distortion: bool = True
     noise: float = 1.8
     """Standard deviation of the sensor's noise, grey levels of 255."""
@@ -77,12 +80,15 @@ class VirtualCapture:
         for field, (low, high) in bounds.items():
             if not low <= getattr(self, field) <= high:
                 raise ValueError(f"virtual capture: {field} is {getattr(self, field)}; it must be {low} to {high}")
+        if self.paths not in PATHS:
+            raise ValueError(f"virtual capture: paths is {self.paths!r}; it must be one of {list(PATHS)}")
         if not (self.fps > 0 and self.noise >= 0):
             raise ValueError(f"virtual capture: fps {self.fps} must be above 0 and noise {self.noise} not below 0")
 
     def content(self) -> dict[str, Any]:
         """The settings that decide what is in the files of the capture itself."""
-        return {k: v for k, v in asdict(self).items() if k not in ("workers", "board")}
+        told = {k: v for k, v in asdict(self).items() if k not in ("workers", "board")}
+        return told if self.paths != "apart" else {k: v for k, v in told.items() if k != "paths"}  # captures from before it had a name
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -107,17 +113,28 @@ def performances(config: VirtualCapture) -> list[Performance]:
     """Who does what: every person's body, place and motion."""
     rng = np.random.default_rng([config.seed, 53])
     start = rng.uniform(0, 2 * math.pi)
-    out = []
+    out, places = [], []
     for i, seed in enumerate(config.seeds):
         body = makehuman.individual(seed)
         angle = start + 2 * math.pi * i / config.people
         place = (config.spread * math.cos(angle), config.spread * math.sin(angle))
+        places.append(place)
         heading = float(rng.uniform(-math.pi, math.pi))
         if config.motion.lower().endswith(".bvh"):
             out.append(from_bvh(body, Path(config.motion), config.frames, config.fps, seed, place, heading))
         else:
             out.append(scripted(body, config.frames, config.fps, seed, config.motion, place, heading))
-    return out
+    if config.paths == "apart":
+        return out
+    return carried(out, np.array(places), config.paths, config.room().half + 1.0, _door(config))
+
+
+def _door(config: VirtualCapture) -> float:
+    """Direction from the middle that is farthest from all cameras, rad."""
+    at = config.camera_ring().position.numpy()
+    angles = np.sort(np.arctan2(at[:, 1], at[:, 0]))
+    gaps = np.diff(angles, append=angles[0] + 2 * math.pi)
+    return float(angles[gaps.argmax()] + gaps.max() / 2)
 
 
 def figures_of(config: VirtualCapture, acts: list[Performance]) -> tuple[Figure, ...]:
