@@ -8,13 +8,17 @@ import pytest
 import torch
 from bodies import stick_person
 from export_scene import motion, person, truth, y_up
+from test_export_glb import Parsed
 
 from rigs import rotation
 from rigs.body import Body
-from studio.export import keys
+from studio.export import bvh, glb, keys, usd
 from studio.export.animation import character, resampled
 from studio.export.curves import looped, mirrored, smoothed
 from studio.export.root import BONES, heading, rooted
+
+pytest.importorskip("pxr", reason="usd-core is not installed")
+from pxr import Usd, UsdSkel
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +154,46 @@ def test_in_place_the_performer_stays_over_the_origin_and_moves_as_before(scene)
     _, p = world(here)
     assert p[:, 2, [0, 2]].abs().max() < 1e-9 and torch.allclose(p[:, 2, 1], there.hips[:, 1])
     assert torch.equal(here.R_parent_joint[:, 1:], there.R_parent_joint[:, 1:])
+
+
+def joints_in(path):
+    """(T, 55, 3) m of the body's joints, y up, and the time between frames, as the file has them."""
+    names = stick_person().skeleton.names
+    if path.suffix == ".bvh":
+        clip = bvh.read(path)
+        return clip.forward()[1][:, [clip.skeleton.names.index(n) for n in names]].numpy() / 100, clip.frame_time
+    if path.suffix == ".glb":
+        file = Parsed(path)
+        at = {node["name"]: n for n, node in enumerate(file.json["nodes"])}
+        times, _ = file.sampled(at["Hips"], "translation", -1)
+        return file.world(len(times))[:, [at[n] for n in names]][..., :3, 3], float(times[1])
+    stage = Usd.Stage.Open(str(path))
+    root = UsdSkel.Root(stage.GetDefaultPrim())
+    cache = UsdSkel.Cache()
+    cache.Populate(root, Usd.PrimDefaultPredicate)
+    query = cache.GetSkelQuery(UsdSkel.Skeleton(stage.GetPrimAtPath(f"{root.GetPath()}/skeleton")))
+    order = [str(joint).rsplit("/")[-1] for joint in query.GetJointOrder()]
+    codes = np.arange(stage.GetStartTimeCode(), stage.GetEndTimeCode() + 1)
+    found = [[M.ExtractTranslation() for M in query.ComputeJointSkelTransforms(Usd.TimeCode(c))] for c in codes]
+    return np.array(found)[:, [order.index(n) for n in names]] / 100, 1 / stage.GetTimeCodesPerSecond()
+
+
+WRITERS = {"bvh": bvh.write, "glb": lambda path, c: glb.write(path, [c]), "usdc": lambda path, c: usd.write(path, [c])}
+
+
+@pytest.mark.parametrize("form", list(WRITERS))
+def test_a_root_bone_moves_no_joint_in_a_file(scene, tmp_path, form):
+    body, moved = scene
+    found, _ = joints_in(WRITERS[form](tmp_path / f"ann.{form}", rooted(character(moved, body), "floor")))
+    assert np.abs(found - y_up(truth(body, moved).joints).numpy()).max() < 1e-5
+
+
+@pytest.mark.parametrize("form", list(WRITERS))
+def test_files_of_another_rate_hold_the_same_movement(scene, tmp_path, form):
+    body, moved = scene
+    found, step = joints_in(WRITERS[form](tmp_path / f"ann.{form}", resampled(character(moved, body), moved.fps / 2)))
+    assert abs(step * moved.fps - 2) < 1e-6
+    assert np.abs(found - y_up(truth(body, moved).joints[::2]).numpy()).max() < 1e-5
 
 
 def test_heading_is_told_when_the_hips_lie_level():

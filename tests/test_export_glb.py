@@ -229,3 +229,9 @@ def test_fewer_keys_keep_every_frame_within_the_stated_error(scene, tmp_path):
     again = np.stack([np.interp(at, times, places[:, k]) for k in range(3)], 1)
     assert np.linalg.norm(again - shown.root.numpy(), axis=1).max() <= 0.005
     assert kept < 0.8 * 55 * 61
+
+
+def test_the_timecode_is_noted_at_the_actors_node(scene, tmp_path):
+    body, moved = scene
+    node = Parsed(glb.write(tmp_path / "ann.glb", [character(moved, body)])).json["nodes"][0]
+    assert node["name"] == "ann" and node["extras"] == {"timecode": "01:00:00:00", "first_frame": 120, "fps": moved.fps}

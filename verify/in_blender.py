@@ -65,7 +65,7 @@ def checked(job: dict[str, Any]) -> dict[str, Any]:
     ends = max(a.frame_range[1] for a in bpy.data.actions)
     found["step"] = (ends - found["begins"]) / max(job["frames"] - 1, 1)
     for actor in job["actors"]:
-        reference = np.load(actor["reference"])
+        reference = dict(np.load(actor["reference"]))
         armature = next(a for a in armatures if {prefixed(actor, n, a) for n in actor["joints"]} <= {b.name for b in a.data.bones})
         armatures.remove(armature)
         for key, value in compared(job, actor, reference, armature, found["step"], found["begins"]).items():
@@ -91,7 +91,7 @@ def compared(job: dict[str, Any], actor: dict[str, Any], reference: Any, armatur
     worst["rest"] = distance(heads, reference["rest"])
     for modifier in modifiers:
         modifier.show_viewport = False
-    for t in range(len(reference["joints"])):
+    for t in range(0, len(reference["joints"]), job["stride"]):
         moment(scene, first + t * step)
         found = np.array([armature.matrix_world @ bone.head for bone in bones])
         worst["joints"] = max(worst["joints"], distance(found, reference["joints"][t]))
