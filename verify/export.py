@@ -117,9 +117,18 @@ def job(case: Case, importer: str, folder: Path, number: int) -> dict[str, Any]:
     actors = [_actor(case, m, c, importer, folder / f"{number}_{k}.npz") for k, (m, c) in enumerate(zip(case.motions, characters))]
     begins = characters[0].start if case.options.timeline == "timecode" else 0
     return {
-        "title": f"{case.title}: {importer}", "importer": importer, "path": str(path), "fps": first.fps, "frames": frames, "actors": actors,
-        "clip": case.clip, "begins": begins, "morphs": sorted(case.body.expression_names) if importer != "bvh" else [],
-    }  # fmt: skip
+        "title": f"{case.title}: {importer}",
+        "importer": importer,
+        "path": str(path),
+        "fps": first.fps,
+        "frames": frames,
+        "stride": case.stride,
+        "actors": actors,
+        "clip": case.clip,
+        "begins": begins,
+        "control": case.control,
+        "morphs": sorted(case.body.expression_names) if importer != "bvh" else [],
+    }
 
 
 def _actor(case: Case, motion: Motion, shown: Character, importer: str, reference: Path) -> dict[str, Any]:
