@@ -66,6 +66,14 @@ def test_filters_take_out_jitter_and_keep_two_full_turns(scene):
     assert smoothed(noisy, "off", 4.0) is noisy
 
 
+def test_filtered_faces_stay_within_what_was_seen(scene):
+    _, moved = scene
+    blinks = torch.where(torch.arange(61) % 20 < 10, 1.0, -2.0).double()[:, None].expand(61, 3)
+    calm = smoothed(replace(moved, expression=blinks), "butterworth", 5.0).expression
+    assert calm.min() >= -2 and calm.max() <= 1 and not torch.allclose(calm, blinks, atol=0.2)
+    assert smoothed(replace(moved, expression=blinks[:, :0]), "one_euro", 5.0).expression.shape == (61, 0)
+
+
 def test_one_euro_opens_for_quick_movements(scene):
     wave = waving(scene[1], 3.0, size=1.0)
     kept = [

@@ -190,7 +190,7 @@ def wrong(job: dict[str, Any], found: dict[str, Any]) -> list[str]:
 
 
 def step(job: dict[str, Any]) -> float:
-    """Blender's frames for one of ours: its older FBX and its glTF importer round the rate when they place keys."""
+    """Blender's frames for one of ours: its older FBX importer rounds the rate when it places keys, for glTF's the scene's is rounded."""
     return round(job["fps"]) / job["fps"] if job["importer"] in ("fbx", "glb") else 1.0
 
 

@@ -38,8 +38,8 @@ def opened(job: dict[str, Any]) -> None:
     bpy.ops.wm.read_factory_settings(use_empty=True)
     render = bpy.context.scene.render
     path, importer = job["path"], job["importer"]
-    if importer in ("glb", "usd"):  # these follow the scene's rate
-        render.fps, render.fps_base = round(job["fps"]), round(job["fps"]) / job["fps"]
+    if importer in ("glb", "usd"):  # these follow the scene's rate; glTF's goes wrong by fps_base
+        render.fps, render.fps_base = round(job["fps"]), 1.0 if importer == "glb" else round(job["fps"]) / job["fps"]
     if importer == "fbx":
         bpy.ops.import_scene.fbx(filepath=path, ignore_leaf_bones=False, automatic_bone_orientation=False)
     elif importer == "fbx-cpp":
@@ -61,7 +61,7 @@ def checked(job: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"joints": 0.0, "mesh": 0.0, "rest": 0.0, "rate": rate, "actions": [a.name for a in bpy.data.actions]}
     found["begins"] = min(a.frame_range[0] for a in bpy.data.actions)
     found["morphs"] = sorted({k.name for mesh in bpy.data.shape_keys for k in mesh.key_blocks if k.name != mesh.reference_key.name})
-    # Blender's older FBX and its glTF importer take 29.97 for 30 when they place keys, so the step between frames is measured.
+    # Blender's older FBX importer takes 29.97 for 30 when it places keys, so the step between frames is measured.
     ends = max(a.frame_range[1] for a in bpy.data.actions)
     found["step"] = (ends - found["begins"]) / max(job["frames"] - 1, 1)
     for actor in job["actors"]:

@@ -46,12 +46,14 @@ def smoothed(motion: Motion, how: Smooth, cutoff: float, beta: float = 0.5) -> M
     turns = continuous(in_pieces(rotation.quaternion, rotation.exp(motion.rotation.double())))
     # a quaternion runs half as fast as the rotation it stands for
     quieted = calm(2 * turns.flatten(1), J).unflatten(1, (J, 4))
+    face = motion.expression.double()
+    quiet_face = calm(face, max(face.shape[1], 1)).clamp(face.amin(0), face.amax(0))  # a filter's ringing must not close shut eyes twice
     vectors = in_pieces(lambda q: rotation.log(rotation.matrix(q)), quieted)
     return replace(
         motion,
         rotation=vectors.to(motion.rotation.dtype),
         translation=calm(motion.translation.double(), 1).to(motion.translation.dtype),
-        expression=calm(motion.expression.double(), max(motion.expression.shape[1], 1)).clamp(0, 1).to(motion.expression.dtype),
+        expression=quiet_face.to(motion.expression.dtype),
     )
 
 
