@@ -31,8 +31,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hardly smooth": {"root_acceleration": 400.0, "joint_acceleration": 1200.0, "expression_acceleration": 4000.0},
     "twice as smooth": {"root_acceleration": 2.0, "joint_acceleration": 6.0, "expression_acceleration": 20.0},
     "one shape frame": {"key_frames": 1},
-    "silhouettes 10 px": {"silhouette": 10.0},
-    "silhouettes 40 px": {"silhouette": 40.0},
+    "silhouettes 20 mm": {"silhouette": 0.02},
+    "silhouettes 60 mm": {"silhouette": 0.06},
+    "silhouettes 150 mm": {"silhouette": 0.15},
     "solid limbs 10 mm": {"solid": 0.01},
     "floor 10 mm": {"floor": 0.01},
 }

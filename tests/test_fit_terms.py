@@ -19,6 +19,7 @@ from studio.fit.solve import Problem, settle
 from studio.fit.surface import sampled
 
 FRAMES = 3
+CENTRE = torch.tensor([[0.0, 0.0, 1.0]] * FRAMES)
 REDUCTION = 4
 
 
@@ -102,8 +103,8 @@ def annealed(body, model, state, evidence, free, iterations=15, kernels=(12.0, 3
 
 
 def silhouettes(surface, cameras, masks):
-    seen = outlines.outlines(cameras, masks)
-    return lambda kernel: lambda x, f: outlines.silhouette(x, surface.normals(x), seen[f], 6.0, kernel)
+    seen = outlines.outlines(cameras, masks, CENTRE)
+    return lambda kernel: lambda x, f: outlines.silhouette(x, surface.normals(x), seen[f], 0.023, kernel)
 
 
 def scanned(surface, seen):
@@ -132,14 +133,14 @@ def test_furniture_before_the_body_and_a_wrong_mask_are_rejected(scene, masks):
 def test_one_direction_of_the_silhouette_is_not_enough_for_size(scene, masks):
     """A body shrunk inside its masks is content with the inward term; the outline draws it out."""
     _, surface, _, truth, cameras = scene
-    seen = outlines.outlines(cameras, masks)
+    seen = outlines.outlines(cameras, masks, CENTRE)
     points = scene[2].place(truth, torch.zeros(0)).points
     centre = points.mean(1, keepdim=True)
     small = centre + 0.9 * (points - centre)
-    pull = outlines.silhouette(small, surface.normals(small), seen, 6.0, 10.0)
+    pull = outlines.silhouette(small, surface.normals(small), seen, 0.023, 10.0)
     outward = (-pull.gradient * (points - small)).sum((1, 2))
     assert bool((outward > 0).all())
-    right = outlines.silhouette(points, surface.normals(points), seen, 6.0, 10.0)
+    right = outlines.silhouette(points, surface.normals(points), seen, 0.023, 10.0)
     assert bool((right.cost < 0.35 * pull.cost).all())
 
 
@@ -316,7 +317,7 @@ def test_the_gradient_of_every_term_equals_finite_differences(scene, masks, term
     body, surface, model, truth, cameras = scene
     x = model.place(disturbed(body, truth, TRUNK, 0.15), torch.zeros(0)).points.double()
     normals = surface.normals(x)  # a term holds normals and matches while it is linearised
-    seen, cloud = outlines.outlines(cameras, masks), scan(body, truth)
+    seen, cloud = outlines.outlines(cameras, masks, CENTRE), scan(body, truth)
     seen = replace(seen, **{f: getattr(seen, f).double() for f in seen.__dataclass_fields__})
     cloud = clouds.Cloud(cloud.points.double(), cloud.normals.double())
     g = torch.Generator().manual_seed(2)
@@ -328,7 +329,7 @@ def test_the_gradient_of_every_term_equals_finite_differences(scene, masks, term
         torch.rand(FRAMES, 20, generator=g) < 0.7,
     )
     terms = {
-        "silhouette": lambda y: outlines.silhouette(y, normals, seen, 6.0, 3.0),
+        "silhouette": lambda y: outlines.silhouette(y, normals, seen, 0.023, 3.0),
         "cloud": lambda y: clouds.cloud(y, normals, cloud, 0.01, 3.0),
         "interpenetration": lambda y: solid.interpenetration(y, normals, torch.cdist(x[0], x[0]) > 0.02, 0.01, 5.0),
         "floor": lambda y: solid.floor(y, 0.5, 0.1, 3.0),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from calibration.cameras import Cameras
@@ -28,7 +28,7 @@ class Flesh:
     surface: Surface
     apart: Bool[Tensor, "P P"]
     silhouette: float
-    """px."""
+    """m."""
     solid: float
     """m."""
     floor: float
@@ -43,10 +43,15 @@ class Flesh:
         surface = sampled(body)
         return cls(surface, solid.apart(surface.skin.rest), silhouette, solid_, floor, kernel)
 
-    def joined(self, problem: Problem, model: Model, cameras: Cameras, masks: Sequence[Bool[Tensor, "T _ _"]]) -> Problem:
-        """The problem with the surface's evidence; `model` has the surface's points after the problem's own."""
+    def joined(
+        self, problem: Problem, model: Model, cameras: Cameras, masks: Sequence[Bool[Tensor, "T _ _"]], centre: Float[Tensor, "T 3"]
+    ) -> Problem:
+        """The problem with the surface's evidence; `model` has the surface's points after the problem's own.
+
+        `centre` is about where the body is (m).
+        """
         own, device = len(problem.model.skin), self.surface.vertices.device
-        seen = outlines.outlines(cameras, masks).to(device) if self.silhouette and masks else None
+        seen = outlines.outlines(cameras, masks, centre.cpu()).to(device) if self.silhouette and masks else None
 
         def evidence(points: Tensor, frames: slice | Tensor) -> Pull:
             pull = padded(problem.evidence(points[:, :own], frames), 0, len(self.surface))

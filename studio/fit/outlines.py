@@ -22,6 +22,8 @@ RIM = 0.45
 """A point can be on the outline where the cosine between its normal and the line of sight is below this."""
 BORDER = 2
 """Cells at the image's border whose outline is the frame's, not the body's."""
+MARGIN = 24
+"""Cells from the mask beyond which every distance counts as this one."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,13 @@ class Outlines:
     """Points of the outline; NaN where there are fewer."""
     outward: Float[Tensor, "C T M 2"]
     """Unit normals of the outline, away from the body."""
+    scale: Float[Tensor, "C T"]
+    """How large a metre is at the body's distance, px."""
 
     def __getitem__(self, frames: slice | Tensor) -> Outlines:
         return Outlines(
             self.R, self.translation, self.focal, self.origin, self.cell,
-            self.field[:, frames], self.edge[:, frames], self.outward[:, frames],
+            self.field[:, frames], self.edge[:, frames], self.outward[:, frames], self.scale[:, frames],
         )  # fmt: skip
 
     def to(self, device: str | torch.device) -> Outlines:
@@ -54,12 +58,15 @@ class Outlines:
         return Outlines(*(getattr(self, f).to(device) for f in self.__dataclass_fields__))
 
 
-def outlines(cameras: Cameras, masks: Sequence[Bool[Tensor, "T _ _"]], count: int = 160) -> Outlines:
-    """From each camera's masks, of any resolution, that show the whole image; an empty mask says nothing of its frame."""
+def outlines(cameras: Cameras, masks: Sequence[Bool[Tensor, "T _ _"]], centre: Float[Tensor, "T 3"], count: int = 160) -> Outlines:
+    """From each camera's masks, of any resolution, that show the whole image; an empty mask says nothing of its frame.
+
+    `centre` is about where the body is (m).
+    """
     C, T = len(masks), len(masks[0])
     h, w = max(m.shape[1] for m in masks), max(m.shape[2] for m in masks)
     grids = [_grid(cameras[n], (h, w), tuple(m.shape[1:])) for n, m in zip(cameras.names, masks)]
-    field = torch.zeros(C, T, h, w)
+    field = torch.zeros(C, T, h, w, dtype=torch.float16)  # the largest thing there is: half a pixel in 500 is plenty
     edge, outward = torch.full((C, T, count, 2), torch.nan), torch.zeros(C, T, count, 2)
     for c, (at, origin, cell) in enumerate(grids):
         known = _known(at, *masks[c].shape[1:])
@@ -67,15 +74,21 @@ def outlines(cameras: Cameras, masks: Sequence[Bool[Tensor, "T _ _"]], count: in
             mask = cv2.remap(masks[c][t].numpy().astype(np.float32), at, None, cv2.INTER_LINEAR) > 0.5
             if not (mask & known).any():
                 continue
-            distance = _distance(mask)
-            field[c, t] = torch.from_numpy(np.where(known, distance, 0) * (cell * float(cameras.focal[c].mean())))
-            points, normals = _outline(mask, distance, known, count)
+            box = _around(mask)
+            distance = _distance(mask[box])
+            whole = np.full((h, w), MARGIN, np.float32)
+            whole[box] = distance
+            field[c, t] = torch.from_numpy(np.where(known, whole, 0) * (cell * float(cameras.focal[c].mean())))
+            points, normals = _outline(mask[box], distance, known[box], count)
+            points = points + (box[1].start, box[0].start)
             edge[c, t, : len(points)] = torch.from_numpy(origin + cell * points).float()
             outward[c, t, : len(points)] = torch.from_numpy(normals).float()
     origins = torch.tensor(np.array([o for _, o, _ in grids]), dtype=torch.float32)
     cells = torch.tensor([s for _, _, s in grids])
     R, translation = cameras.R_camera_world.float(), cameras.translation.float()
-    return Outlines(R, translation, cameras.focal.mean(1).float(), origins, cells, field, edge, outward)
+    focal = cameras.focal.mean(1).float()
+    scale = focal[:, None] / cameras.to_camera(centre.double())[..., 2].float().clamp_min(0.3)
+    return Outlines(R, translation, focal, origins, cells, field, edge, outward, scale)
 
 
 def _grid(camera: Cameras, grid: tuple[int, int], mask: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, float]:
@@ -101,11 +114,18 @@ def _known(at: np.ndarray, h: int, w: int) -> np.ndarray:
     return cv2.erode(np.pad(inside, 1).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=BORDER)[1:-1, 1:-1] > 0
 
 
+def _around(mask: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of the mask, and `MARGIN` more on each side: beyond it is far."""
+    spans = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    rows, columns = (slice(max(0, int(s[0]) - MARGIN), int(s[-1]) + MARGIN + 1) for s in spans)
+    return rows, columns
+
+
 def _distance(mask: np.ndarray) -> np.ndarray:
     """Signed distance to the outline in cells, positive outside; the outline runs midway between cells."""
     m = mask.astype(np.uint8)
-    out = cv2.distanceTransform(1 - m, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    inside = cv2.distanceTransform(m, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    out = cv2.distanceTransform(1 - m, cv2.DIST_L2, cv2.DIST_MASK_5)
+    inside = cv2.distanceTransform(m, cv2.DIST_L2, cv2.DIST_MASK_5)
     return np.where(mask, 0.5 - inside, out - 0.5)
 
 
@@ -124,23 +144,25 @@ def _outline(mask: np.ndarray, distance: np.ndarray, known: np.ndarray, count: i
 
 
 def silhouette(points: Float[Tensor, "T P 3"], normals: Float[Tensor, "T P 3"], seen: Outlines, sigma: float, kernel: float) -> Pull:
-    """The pull of all masks on points of a body's surface; `sigma` in px, `kernel` in standard deviations."""
+    """The pull of all masks on points of a body's surface; `sigma` (m, at the body's distance) is how far clothes and hair stand off,
+    `kernel` in standard deviations."""
     total = None
     for c in range(len(seen.R)):
         plane, J, depth = on_plane(points, seen.R[c], seen.translation[c])
-        pull = _inward(plane, J, depth, seen, c, sigma, kernel) + _outward(points, normals, plane, J, seen, c, sigma, kernel)
+        px = (sigma * seen.scale[c, :, None]).clamp_min(1.0)
+        pull = _inward(plane, J, depth, seen, c, px, kernel) + _outward(points, normals, plane, J, seen, c, px, kernel)
         total = pull if total is None else total + pull
     assert total is not None
     return total
 
 
-def _inward(plane: Tensor, J: Tensor, depth: Tensor, seen: Outlines, c: int, sigma: float, kernel: float) -> Pull:
+def _inward(plane: Tensor, J: Tensor, depth: Tensor, seen: Outlines, c: int, sigma: Float[Tensor, "T 1"], kernel: float) -> Pull:
     """Points that fall outside the mask are drawn to its outline."""
     at = (plane - seen.origin[c]) / seen.cell[c]
     value, slope = _bilinear(seen.field[c], at)
     outside = (value > 0) & (depth > 0.05)
     residual = torch.where(outside, value, 0) / sigma
-    slope = torch.where(outside[..., None], slope, 0) / (sigma * seen.cell[c])
+    slope = torch.where(outside[..., None], slope, 0) / (sigma[..., None] * seen.cell[c])
     return along(residual, (slope[..., None, :] @ J)[..., 0, :], kernel)
 
 
@@ -152,14 +174,16 @@ def _bilinear(field: Float[Tensor, "T h w"], at: Float[Tensor, "T P 2"]) -> tupl
     x, y = base[..., 0].clamp(0, w - 2), base[..., 1].clamp(0, h - 2)
     u, v = at[..., 0] - x, at[..., 1] - y
     flat = field.flatten(1)
-    corner = lambda dx, dy: flat.gather(1, (y + dy) * w + x + dx)  # noqa: E731
+    corner = lambda dx, dy: flat.gather(1, (y + dy) * w + x + dx).to(at.dtype)  # noqa: E731
     a, b, c, d = corner(0, 0), corner(1, 0), corner(0, 1), corner(1, 1)
     value = (1 - v) * ((1 - u) * a + u * b) + v * ((1 - u) * c + u * d)
     slope = torch.stack([(1 - v) * (b - a) + v * (d - c), (1 - u) * (c - a) + u * (d - b)], -1)
     return torch.where(inside, value, 0), torch.where(inside[..., None], slope, 0)
 
 
-def _outward(points: Tensor, normals: Tensor, plane: Tensor, J: Tensor, seen: Outlines, c: int, sigma: float, kernel: float) -> Pull:
+def _outward(
+    points: Tensor, normals: Tensor, plane: Tensor, J: Tensor, seen: Outlines, c: int, sigma: Float[Tensor, "T 1"], kernel: float
+) -> Pull:
     """Each point of the outline draws the nearest rim of the body that faces its way."""
     position = -seen.R[c].T @ seen.translation[c]
     sight = points - position
@@ -182,6 +206,6 @@ def _outward(points: Tensor, normals: Tensor, plane: Tensor, J: Tensor, seen: Ou
     scale = seen.focal[c] / sigma
     between = torch.nn.functional.normalize(outward + pick(facing), dim=-1)  # as in clouds: points of one round limb agree
     residual = ((pick(plane) - at) * between).sum(-1) * scale
-    slope = (between[..., None, :] @ pick(J))[..., 0, :] * scale
+    slope = (between[..., None, :] @ pick(J))[..., 0, :] * scale[..., None]
     residual = torch.where(found, residual, torch.where(known, torch.inf, 0))
     return along(residual, torch.where(found[..., None], slope, 0), kernel, onto, points.shape[1])

@@ -53,7 +53,7 @@ class FitConfig:
     contact: float = 0.003
     """How far a planted foot may move, m; 0 switches contacts off."""
     silhouette: float = 0.0
-    """How far the outline of a mask may lie from the body's, px; 0 leaves masks out. Clothes and hair are not the body's."""
+    """How far the outline of a mask may lie from the body's, m: clothes and hair are not the body's; 0 leaves masks out."""
     solid: float = 0.0
     """How deep limbs may sink into each other, m; 0: they may."""
     floor: float = 0.0
@@ -262,7 +262,7 @@ class Fitter:
             held[:, self.feet] = contact.anchors(feet, on)
         problem = self.problem(shape, views, self.config.kernel, held)
         if self.flesh is not None:
-            problem = self.flesh.joined(problem, self.fleshed, observed.cameras, observed.masks)
+            problem = self.flesh.joined(problem, self.fleshed, observed.cameras, observed.masks, state.root)
         if held is not None or self.flesh is not None:
             state = smooth(problem, state, smoothness, 5)
         sigma = (spread(problem, state, smoothness) ** 2 + self.doubt() ** 2).sqrt()
