@@ -80,6 +80,12 @@ def test_timecode_and_frames_are_each_others_inverse(fps):
             assert timecode.frames(timecode.text(frame, fps, drop=True), fps) == frame
 
 
+@pytest.mark.parametrize(("said", "meant"), [(23.98, 24000 / 1001), (23.976, 24000 / 1001), (29.97, 30000 / 1001), (59.94, 60000 / 1001),
+                                             (24, 24), (30, 30), (37.5, 37.5), (25, 25)])  # fmt: skip
+def test_rates_of_television_are_taken_exactly(said, meant):
+    assert timecode.exact(said) == meant
+
+
 def test_drop_frame_timecode_keeps_up_with_the_clock():
     # SMPTE 12M: 00:01:00;02 follows 00:00:59;29, ten minutes are 17982 frames, an hour is within a frame of the clock
     assert timecode.text(1800, 30000 / 1001, True) == "00:01:00;02" and timecode.text(1799, 30000 / 1001, True) == "00:00:59;29"

@@ -13,7 +13,7 @@ from rich import print as tell
 from rigs import catalogue
 from rigs.body import Body
 from rigs.retarget import Hands, Options, Root
-from studio.export import amass, arkit, bvh, c3d, csv, fbx, glb, points, trc, usd
+from studio.export import amass, arkit, bvh, c3d, csv, fbx, glb, points, timecode, trc, usd
 from studio.export.animation import Character, Rest, character, checked, resampled
 from studio.export.curves import Smooth, looped, mirrored, smoothed
 from studio.export.onto import FORMATS, Onto, Target
@@ -31,7 +31,7 @@ class ExportConfig:
     """What `export` writes and how."""
 
     formats: tuple[str, ...] = ("fbx", "bvh", "glb", "trc", "csv")
-    """Names in the table `EXPORTERS`."""
+    """fbx, bvh, glb, usd, npz (AMASS), arkit (face), c3d, trc, csv: names in the table `EXPORTERS`."""
     rest: Rest = "t"
     """Rest pose of characters: "t" (arms level, palms down) or "a" (the body model's own)."""
     bind: Literal["rest", "model"] = "rest"
@@ -39,7 +39,7 @@ class ExportConfig:
     body's by 0.2 mm on the average and by centimetres in raised armpits; "model": the skin moves exactly as fitted, and programs that
     show a skin's bind pose as its rest (Blender does) show the body model's own pose."""
     fps: float | None = None
-    """Rate of FBX, BVH, GLB and USD; None for the videos'. Everything else always has the videos' frames."""
+    """Rate of FBX, BVH, GLB and USD, 29.97 and its like taken exactly; None for the videos'. All else always has the videos' frames."""
     frames: tuple[int, int] | None = None
     """First and one past the last video frame to export; None for all."""
     root_bone: RootBone = "hips"
@@ -197,9 +197,13 @@ def _played(motion: Motion, body: Body, config: ExportConfig) -> Motion:
     return looped(mirrored(quiet, body) if config.mirror else quiet, config.loop)
 
 
+def _rate(config: ExportConfig) -> float | None:
+    return None if config.fps is None else timecode.exact(config.fps)
+
+
 def _character(motion: Motion, body: Body, config: ExportConfig) -> Character:
-    animated = character(motion, body, config.rest, config.bind == "rest")
-    return rooted(animated if config.fps is None else resampled(animated, config.fps), config.root_bone)
+    animated, rate = character(motion, body, config.rest, config.bind == "rest"), _rate(config)
+    return rooted(animated if rate is None else resampled(animated, rate), config.root_bone)
 
 
 def _warnings(bound: list[tuple[Motion, Body]], formats: tuple[str, ...]) -> list[str]:
@@ -241,7 +245,7 @@ def export(take: Take, config: ExportConfig) -> Path:
         bound.append((_trimmed(motion, config.frames), body))
     playing = [(_played(motion, body, config), body) for motion, body in bound]
     target = Target(config.to_character, config.preset).checked() if config.to_character or config.preset else None
-    placed = [] if target is None else [Onto.of(m, b, target, Options(config.hands, config.root), config.fps) for m, b in playing]
+    placed = [] if target is None else [Onto.of(m, b, target, Options(config.hands, config.root), _rate(config)) for m, b in playing]
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for onto in placed:

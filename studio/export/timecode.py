@@ -12,6 +12,11 @@ def nominal(fps: float) -> int:
     return max(round(fps), 1)
 
 
+def exact(fps: float) -> float:
+    """The rate that is meant by 23.98, 23.976, 29.97 or 59.94: NTSC's, a thousandth slower than the whole number; others as they are."""
+    return next((n * 1000 / 1001 for n in (24, 30, 48, 60, 120) if abs(fps - n * 1000 / 1001) < 0.005), fps)
+
+
 def drops(timecode: str) -> bool:
     """Whether a timecode leaves out numbers so as to keep up with the clock."""
     return ";" in timecode
