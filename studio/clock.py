@@ -156,19 +156,19 @@ def on_master_clock(
 
 def _camera(keypoints: Keypoints2D, c: int) -> Keypoints2D:
     """One camera's part."""
-    skeleton = None if keypoints.skeleton is None else keypoints.skeleton[c : c + 1]
-    parts = {k: getattr(keypoints, k)[c : c + 1] for k in ("pixels", "sigma", "confidence")}
-    return replace(keypoints, cameras=(keypoints.cameras[c],), skeleton=skeleton, **parts)
+    parts = {k: v[c : c + 1] for k in ("pixels", "sigma", "confidence", "skeleton", "look") if (v := getattr(keypoints, k)) is not None}
+    return replace(keypoints, cameras=(keypoints.cameras[c],), **parts)
 
 
 def _one(seen: Keypoints2D, times: Float[Tensor, "T"], wanted: Float[Tensor, "n"], fps: float, first: int) -> Keypoints2D:
     """One camera's keypoints (C=1) at other moments of its own time."""
-    track = Track2D(seen.pixels[0], seen.sigma[0], seen.confidence[0], None if seen.skeleton is None else seen.skeleton[0])
+    skeleton, look = (None if v is None else v[0] for v in (seen.skeleton, seen.look))
+    track = Track2D(seen.pixels[0], seen.sigma[0], seen.confidence[0], skeleton, look)
     made = between(track, times, wanted, seen.keypoints)
-    skeleton = None if made.skeleton is None else made.skeleton[None]
+    skeleton, look = (None if v is None else v[None] for v in (made.skeleton, made.look))
     return replace(
         seen, fps=fps, first_frame=first, pixels=made.pixels[None], sigma=made.sigma[None], confidence=made.confidence[None],
-        skeleton=skeleton,
+        skeleton=skeleton, look=look,
     )  # fmt: skip
 
 

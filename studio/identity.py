@@ -11,12 +11,13 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from calibration.cameras import Cameras
+from studio.casting import Cast, cast
 from studio.matching import Expected, Sighting, agreeing, hypotheses, matched, plausible
-from studio.people import IdentityConfig, Person, cast
+from studio.people import IdentityConfig, Person
 from studio.values import Footage, Keypoints2D
 
 MARKS = ("shoulder", "hip", "knee", "ankle", "elbow", "wrist")
@@ -27,15 +28,12 @@ TRUNK = (0.15, 1.0)
 def identify(
     cameras: Cameras,
     footage: Footage,
-    count: int,
+    count: int | None,
     config: IdentityConfig,
     progress: Callable[[int], object] = lambda done: None,
     stretch: int = 512,
-) -> tuple[Int[Tensor, "C T A"], Float[Tensor, "T A 3"]]:
-    """Which detection of each view is which of `count` people (-1 for none), most prominent first; and about where they are.
-
-    Places are in m, NaN where nobody was found.
-    """
+) -> Cast:
+    """Which detection of each view is which of `count` people (None: of all there are), most prominent first, and where they are."""
     T, C, facts = footage.frames, len(cameras), footage.cut(slice(0, 0))
     scene = _Scene(cameras, facts, config)
     people: list[Person] = []
@@ -47,6 +45,7 @@ def identify(
         keypoints = footage.cut(part)
         alone[:, part] = scene.bodiless(keypoints)
         rays, size = scene.sight(keypoints)
+        looks = None if keypoints.look is None else keypoints.look.numpy()
         for t in range(rays.shape[1]):
             frame = start + t
             active = [p for p in active if frame - p.frames[-1] <= memory]
@@ -54,12 +53,15 @@ def identify(
             taken = scene.follow(active, frame, sight, size[:, t])
             fresh = scene.discover(frame, sight, size[:, t], taken)
             active += fresh
+            for person in active:
+                if person.frames[-1] == frame:
+                    person.looks.append(_look(None if looks is None else looks[:, t], person.detections[-1]))
             people += fresh
         progress(part.stop)
-    detection, place = cast(people, count, C, T, facts.fps, config)
+    found = cast(people, count, cameras, T, facts.fps, config)
     if count == 1 and facts.pixels.shape[2] == 1:  # nobody else: a view of hands or a face alone needs no body to know whose they are
-        detection[:, :, 0] = torch.where(alone, 0, detection[:, :, 0])
-    return detection, place
+        found.detection[:, :, 0] = torch.where(alone, 0, found.detection[:, :, 0])
+    return found
 
 
 class _Scene:
@@ -154,6 +156,13 @@ class _Scene:
                 people.append(Person())
                 people[-1].met(frame, detections, marks, float((0.25 + size[views, detections[views]]).sum()))
         return people
+
+
+def _look(looks: np.ndarray | None, detections: np.ndarray) -> np.ndarray:
+    """Mean colours (H,) of the detections; NaN where they are not known."""
+    chosen = np.full((1, 1), np.nan) if looks is None else looks[_at(detections)]
+    known = chosen[np.isfinite(chosen).all(-1)]
+    return known.mean(0) if len(known) else np.full(chosen.shape[-1], np.nan)
 
 
 def _at(detections: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,7 @@ class Track2D:
     sigma: Float[Tensor, "T D K"]
     confidence: Float[Tensor, "T D K"]
     skeleton: Float[Tensor, "T D K 3"] | None = None
+    look: Float[Tensor, "T D H"] | None = None
 
     def at(self, frames: Int[Tensor, "n"], detection: Int[Tensor, "n D"]) -> Track2D:
         """Some frames, their detections put in an order; -1 for not seen."""
@@ -36,8 +37,8 @@ class Track2D:
             there = (detection >= 0).view(*detection.shape, *(1,) * (values.ndim - 2))
             return torch.where(there, values[frames].gather(1, index), empty)
 
-        skeleton = None if self.skeleton is None else picked(self.skeleton, torch.nan)
-        return Track2D(picked(self.pixels, torch.nan), picked(self.sigma, torch.inf), picked(self.confidence, 0.0), skeleton)
+        skeleton, look = (None if v is None else picked(v, torch.nan) for v in (self.skeleton, self.look))
+        return Track2D(picked(self.pixels, torch.nan), picked(self.sigma, torch.inf), picked(self.confidence, 0.0), skeleton, look)
 
     @property
     def seen(self) -> Bool[Tensor, "T D K"]:
@@ -78,8 +79,8 @@ def between(track: Track2D, times: Float[Tensor, "T"], wanted: Float[Tensor, "n"
         n = len(wanted)
         fill = track.at(torch.zeros(0, dtype=torch.long), torch.zeros(0, D, dtype=torch.long))
         grow = lambda x, e: x.new_full((n, *x.shape[1:]), e)  # noqa: E731
-        skeleton = None if fill.skeleton is None else grow(fill.skeleton, torch.nan)
-        return Track2D(grow(fill.pixels, torch.nan), grow(fill.sigma, torch.inf), grow(fill.confidence, 0.0), skeleton)
+        skeleton, look = (None if v is None else grow(v, torch.nan) for v in (fill.skeleton, fill.look))
+        return Track2D(grow(fill.pixels, torch.nan), grow(fill.sigma, torch.inf), grow(fill.confidence, 0.0), skeleton, look)
     usual = float(times.diff().median()) if T > 1 else 1.0
     low = (torch.searchsorted(times, wanted, right=True) - 1).clamp(0, max(T - 2, 0))
     high = (low + 1).clamp_max(T - 1)
@@ -104,6 +105,7 @@ def between(track: Track2D, times: Float[Tensor, "T"], wanted: Float[Tensor, "n"
         torch.where(usable, torch.where(exact, own.sigma, made.sigma), torch.inf),
         torch.where(usable, torch.where(exact, own.confidence, made.confidence), 0.0),
         skeleton,
+        own.look,  # colours are those of the nearest frame
     )
 
 

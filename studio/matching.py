@@ -25,15 +25,16 @@ ROUNDS = 4
 class Sighting:
     """The rays of one frame."""
 
-    rays: Float[Array, "C D M 3"]
+    rays: Float[np.ndarray, "C D M 3"]
     """Unit directions; NaN where not seen."""
-    position: Float[Array, "C 3"]
+    position: Float[np.ndarray, "C 3"]
     """The cameras', m."""
 
     def planes(self) -> tuple[Float[Array, "C D M 3 3"], Float[Array, "C D M 3"]]:
         """What each ray adds to the normal equations of the point nearest to all of them."""
         d = np.nan_to_num(self.rays)
-        H = (np.eye(3) - d[..., :, None] * d[..., None, :]) * np.isfinite(self.rays).all(-1)[..., None, None]
+        seen = np.isfinite(self.rays).min(-1, keepdims=True)
+        H = (np.eye(3) - d[..., :, None] * d[..., None, :]) * seen[..., None]
         return H, (H @ self.position[:, None, None, :, None])[..., 0]
 
 

@@ -113,7 +113,7 @@ def track_blocks(
     facts, T = footage.cut(slice(0, 0)), footage.frames
     if facts.cameras != cameras.names:
         raise ValueError(f"keypoints are of cameras {list(facts.cameras)}, the calibration of {list(cameras.names)}")
-    detection, place = identify(cameras, footage, len(actors), config.identity, progress, config.block)
+    detection, place, _ = identify(cameras, footage, len(actors), config.identity, progress, config.block)
     distance = [_distance(cameras, place[:, a]) for a in range(len(actors))]
     sorted_sides = _sort_sides(cameras, footage, detection, distance, config, lambda done: progress(T + done))
     overlap = config.overlap if len(cameras) > EXHAUSTIVE else SETTLED

@@ -39,6 +39,8 @@ class Keypoints2D(Stored):
     """0 (not seen) to 1."""
     skeleton: Float[Tensor, "C T D K 3"] | None = None
     """The network's own 3D guess, m, in the camera's axes (x right, y down, z forward), origin anywhere; NaN where it has none."""
+    look: Float[Tensor, "C T D H"] | None = None
+    """Shares of colours on each detection's clothes; NaN where they are not seen."""
 
     @property
     def frames(self) -> int:
@@ -70,10 +72,10 @@ class Keypoints2D(Stored):
             padded = [torch.cat([x, x.new_full((x.shape[0], T, D - x.shape[2], *x.shape[3:]), empty)], 2) for x in tensors]
             return torch.cat(padded)
 
-        skeleton = None if any(p.skeleton is None for p in parts) else stack("skeleton", torch.nan)
+        skeleton, look = (None if any(getattr(p, n) is None for p in parts) else stack(n, torch.nan) for n in ("skeleton", "look"))
         names = tuple(c for p in parts for c in p.cameras)
         pixels, sigma, confidence = stack("pixels", torch.nan), stack("sigma", torch.inf), stack("confidence", 0.0)
-        return cls(names, first.keypoints, first.network, first.fps, first.first_frame, pixels, sigma, confidence, skeleton)
+        return cls(names, first.keypoints, first.network, first.fps, first.first_frame, pixels, sigma, confidence, skeleton, look)
 
 
 class Footage(Protocol):

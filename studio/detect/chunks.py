@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from scipy.optimize import linear_sum_assignment
 
 from rigs.keypoints import COCO_WHOLEBODY
+from studio.detect.colours import LENGTH, colours
 from studio.detect.landmarks import Sight
 from studio.detect.runtimes import Runtime
 from studio.values import Keypoints2D
@@ -21,7 +22,7 @@ from studio.video import BrokenVideo, VideoWriter, frames, probe
 Array = np.ndarray
 WARM_UP = 15
 """Frames looked at before a piece, so that everybody is being followed when it begins."""
-FIELDS = ("pixels", "sigma", "confidence", "skeleton")
+FIELDS = ("pixels", "sigma", "confidence", "skeleton", "look")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ class Piece:
     @property
     def done(self) -> bool:
         """Whether it was finished before, with the same inputs and settings."""
-        return Keypoints2D.record(self.file) == self.record and (not self.reduction or self.masks.is_file())
+        if Keypoints2D.record(self.file) != self.record or Keypoints2D.load(self.file, slice(0, 0)).look is None:
+            return False
+        return not self.reduction or self.masks.is_file()
 
 
 def see_piece(piece: Piece, step: Callable[[str], bool], runtime: Runtime | None = None) -> str | None:
@@ -79,6 +82,7 @@ def see_piece(piece: Piece, step: Callable[[str], bool], runtime: Runtime | None
         "sigma": np.full((1, count, piece.people, len(COCO_WHOLEBODY)), np.nan, np.float32),
         "confidence": np.zeros((1, count, piece.people, len(COCO_WHOLEBODY)), np.float32),
         "skeleton": np.full((1, count, piece.people, len(COCO_WHOLEBODY), 3), np.nan, np.float32),
+        "look": np.full((1, count, piece.people, LENGTH), np.nan, np.float32),
     }
     warning = None
     source = frames(piece.video, max(piece.first - WARM_UP, piece.begin), piece.last)
@@ -96,8 +100,9 @@ def see_piece(piece: Piece, step: Callable[[str], bool], runtime: Runtime | None
             if t < 0:
                 continue
             for slot, sight in sights.items():
-                for name in FIELDS:
+                for name in FIELDS[:-1]:
                     values[name][0, t, slot] = getattr(sight, name)
+                values["look"][0, t, slot] = colours(image, sight)
             masks.write(t, sights)
             if not step(piece.camera):
                 raise InterruptedError

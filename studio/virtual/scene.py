@@ -136,7 +136,7 @@ class View:
     def box(self, points: Float[np.ndarray, "N 3"], margin: int) -> tuple[slice, slice]:
         """Rows and columns of the image that hold the projected points, with a margin in px."""
         pixels = self.camera.project(torch.from_numpy(points).double())[0].numpy()
-        pixels = pixels[np.isfinite(pixels).all(1)]
+        pixels = pixels[np.isfinite(pixels).all(1)].clip(-1e6, 1e6)  # someone who passes close beside the camera
         if not len(pixels):
             return slice(0, 0), slice(0, 0)
         low, high = np.floor(pixels.min(0)).astype(int) - margin, np.ceil(pixels.max(0)).astype(int) + margin + 1

@@ -1,0 +1,82 @@
+"""Several people: exact keypoints of stick figures who cross, hug, leave and return, beside posters and mirrors."""
+
+import numpy as np
+import pytest
+from crowd_scene import alone, crowd, outcome
+
+from studio.identity import identify
+from studio.people import IdentityConfig
+from studio.track import track_actors
+
+
+def tracked(scene, count):
+    return track_actors(scene.cameras, scene.keypoints, tuple(f"actor{i + 1}" for i in range(count))).points.numpy()
+
+
+def share_right(scene, detection):
+    """Of the sightings of each person the share that one actor holds; actors with sightings of two people."""
+    same = (detection[:, :, :, None] == scene.slot[:, :, None]) & (detection[..., None] >= 0)
+    held = same.sum((0, 1)) / (scene.slot >= 0).sum((0, 1))
+    return held.max(0), int(((held > 0.02).sum(1) > 1).sum())
+
+
+@pytest.mark.parametrize(
+    ("count", "cameras", "kind"), [(2, 4, "cross"), (2, 4, "hug"), (3, 4, "cross"), (3, 8, "hug"), (8, 8, "cross"), (8, 16, "hug")]
+)
+def test_everybody_is_found_and_nobody_becomes_another(count, cameras, kind):
+    scene = crowd(count, cameras, kind, frames=60 if count == 8 else 90)
+    found = identify(scene.cameras, scene.keypoints, None, IdentityConfig())
+    assert found.detection.shape[2] == count and not found.said
+    share, mixed = share_right(scene, found.detection.numpy())
+    assert share.min() > 0.8 and mixed == 0
+
+
+def test_neighbours_cost_little_accuracy():
+    scene = crowd(2, 4, "hug", frames=60)
+    single = np.mean([outcome(one, tracked(one, 1))["error_mm"] for one in (alone(scene, 0), alone(scene, 1))])
+    both = outcome(scene, tracked(scene, 2))
+    assert both["switches"] == both["phantoms"] == both["lost"] == 0
+    assert both["error_mm"] < 1.2 * single
+
+
+@pytest.mark.parametrize(("count", "cameras"), [(1, 8), (2, 4), (3, 8)])
+def test_posters_and_mirror_images_are_left_out_and_said(count, cameras):
+    scene = crowd(count, cameras, poster=True, mirror=True)
+    for asked in (None, count):
+        found = identify(scene.cameras, scene.keypoints, asked, IdentityConfig())
+        assert found.detection.shape[2] == count
+        share, mixed = share_right(scene, found.detection.numpy())
+        assert share.min() > 0.8 and mixed == 0
+        said = " ".join(found.said)
+        assert "mirror image" in said and "poster" in said
+
+
+def test_a_statue_is_an_actor_where_nobody_else_is():
+    scene = crowd(1, 4)
+    scene.keypoints.pixels[:] = scene.keypoints.pixels[:, 40:41]
+    found = identify(scene.cameras, scene.keypoints, 1, IdentityConfig())
+    assert (found.detection >= 0).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_who_comes_back_elsewhere_after_seconds_is_known_by_his_clothes(seed):
+    scene = crowd(2, 4, frames=200, seed=seed, away=(50, 150), looks=True)
+    found = identify(scene.cameras, scene.keypoints, None, IdentityConfig())
+    assert found.detection.shape[2] == 2
+    share, mixed = share_right(scene, found.detection.numpy())
+    assert share.min() > 0.9 and mixed == 0
+
+
+def test_somebody_else_who_comes_in_is_another_person():
+    scene = crowd(2, 4, frames=200, away=(50, 150), looks=True)
+    newcomer = np.abs(np.random.default_rng(3).dirichlet(np.full(16, 0.4)))
+    assert scene.keypoints.look is not None
+    for c, t in np.argwhere(scene.slot[:, 150:, 0] >= 0):
+        scene.keypoints.look[c, 150 + t, scene.slot[c, 150 + t, 0]] = scene.keypoints.look.new_tensor(newcomer)
+    assert identify(scene.cameras, scene.keypoints, None, IdentityConfig()).detection.shape[2] == 3
+
+
+def test_nobody_gives_no_actor():
+    scene = crowd(1, 4, frames=20)
+    scene.keypoints.pixels[:] = np.nan
+    assert identify(scene.cameras, scene.keypoints, None, IdentityConfig()).detection.shape == (4, 20, 0)
