@@ -2,6 +2,7 @@
 
 import csv
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -214,3 +215,11 @@ def test_a_motion_of_another_skeleton_is_refused(scene):
         character(replace(moved, joints=moved.joints[::-1]), body)
     with pytest.raises(ValueError, match="expression has 2 values, body 'stick' needs 3"):
         character(replace(moved, expression=moved.expression[:, :2]), body)
+
+
+@pytest.mark.parametrize(("form", "package"), [("usd", "pxr"), ("c3d", "ezc3d")])
+def test_a_missing_extra_is_told_before_any_file_is_written(take, monkeypatch, form, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModuleNotFoundError, match=rf"pip install 'mocap-studio\[{form}\]'"):
+        export(take, ExportConfig(("bvh", form)))
+    assert not (take.folder / "export").exists()
