@@ -112,7 +112,7 @@ def reads(take: Take, name: str, config: Any) -> list[Path]:
     given = [v for f in fields(config) if isinstance(v := getattr(config, f.name), Path) and v.exists()]
     cameras, notes = take.cameras_file, [p for p in sorted((take.folder / "notes").glob("*.json")) if p.stem != "report"]
     clocks = [p for p in makes(take, "sync") if p.exists()]  # takes from before this stage have none
-    own = [p for p in (take.folder / EDITS_FILE, *(profile_file(take, a) for a in take.actors)) if p.is_file()]
+    own = [p for p in (take.folder / EDITS_FILE, *(profile_file(take, a) for a in take.actors), take.folder / "masks") if p.exists()]
     return {
         "detect": [*take.videos.values()],
         "sync": [keypoints, cameras, *take.videos.values()],

@@ -15,6 +15,7 @@ from rigs.rotation import log
 from studio.clock import footage
 from studio.edits import Edits, plain
 from studio.fit.again import recipe, solved_again, spliced, touched
+from studio.fit.masks import masks_folder
 from studio.fit.person import FitConfig, Fitted, Fitter, Observed, fit_actor
 from studio.fit.profile import known_shape, learn_profile
 from studio.fit.stored_take import StoredTake
@@ -42,7 +43,7 @@ def fit(take: Take, config: FitConfig) -> Path:
         for a, actor in enumerate(tracks.actors):
             source = StoredTake(
                 cameras, footage(take, cameras.names), take.tracks_file, a, frames, edits.of(actor), tracks.first_frame,
-                take if config.silhouette else None,
+                take if config.silhouette and masks_folder(take).is_dir() else None,
             )  # fmt: skip
             if not bool(source.coverage().any()):
                 warnings.append(

@@ -13,6 +13,7 @@ from rigs.rotation import exp
 from studio.actor import profile_file
 from studio.clock import FILE as SYNC_FILE
 from studio.edits import Edits, changed, remembered
+from studio.fit.masks import masks_folder
 from studio.fit.person import FitConfig, Fitted, Fitter, Source, one_thread
 from studio.fit.points import State
 from studio.freshness import stamp
@@ -26,7 +27,7 @@ MOST = 0.8
 def recipe(take: Take, actor: str, config: FitConfig) -> dict[str, Any]:
     """All that an actor's fit was made from but the edits."""
     clocks, profile = take.folder / SYNC_FILE, profile_file(take, actor)
-    inputs = [p for p in (take.tracks_file, take.keypoints_folder, take.cameras_file, clocks, profile) if p.exists()]
+    inputs = [p for p in (take.tracks_file, take.keypoints_folder, masks_folder(take), take.cameras_file, clocks, profile) if p.exists()]
     strengths = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "workers"}
     return stamp(inputs, {"take": take.facts, "config": strengths, "studio": studio.__version__})
 

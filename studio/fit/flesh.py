@@ -43,6 +43,10 @@ class Flesh:
         surface = sampled(body)
         return cls(surface, solid.apart(surface.skin.rest), silhouette, solid_, floor, kernel)
 
+    def speaks(self, masks: Sequence[Bool[Tensor, "T _ _"]]) -> bool:
+        """Whether there is anything that a surface could be held by."""
+        return bool(self.solid or self.floor or any(bool(m.any()) for m in masks))
+
     def joined(
         self, problem: Problem, model: Model, cameras: Cameras, masks: Sequence[Bool[Tensor, "T _ _"]], centre: Float[Tensor, "T 3"]
     ) -> Problem:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
@@ -14,12 +16,17 @@ from studio.video import frames as images
 from studio.video import probe
 
 
+def masks_folder(take: Take) -> Path:
+    """Where the detector leaves masks, one video a camera."""
+    return take.folder / "masks"
+
+
 def masks_of(take: Take, camera: str, detection: Int[Tensor, "T"], frames: slice) -> Bool[Tensor, "T h w"]:
     """Which pixels of a camera's masks are the person who is `detection` (-1 for nobody) in consecutive frames of the take.
 
     A frame between two of the camera's own has the nearer one's. Empty where the detector wrote none.
     """
-    file = take.folder / "masks" / f"{camera}.mkv"
+    file = masks_folder(take) / f"{camera}.mkv"
     if not file.is_file():
         return torch.zeros(len(detection), 2, 2, dtype=torch.bool)
     own = _own(take, camera, frames)

@@ -52,7 +52,7 @@ class FitConfig:
     """1/s^2."""
     contact: float = 0.003
     """How far a planted foot may move, m; 0 switches contacts off."""
-    silhouette: float = 0.0
+    silhouette: float = 0.06
     """How far the outline of a mask may lie from the body's, m: clothes and hair are not the body's; 0 leaves masks out."""
     solid: float = 0.0
     """How deep limbs may sink into each other, m; 0: they may."""
@@ -261,9 +261,10 @@ class Fitter:
             held = torch.full((len(state), len(self.names), 3), torch.nan, device=self.device)
             held[:, self.feet] = contact.anchors(feet, on)
         problem = self.problem(shape, views, self.config.kernel, held)
-        if self.flesh is not None:
-            problem = self.flesh.joined(problem, self.fleshed, observed.cameras, observed.masks, state.root)
-        if held is not None or self.flesh is not None:
+        flesh = self.flesh if self.flesh is not None and self.flesh.speaks(observed.masks) else None
+        if flesh is not None:
+            problem = flesh.joined(problem, self.fleshed, observed.cameras, observed.masks, state.root)
+        if held is not None or flesh is not None:
             state = smooth(problem, state, smoothness, 5)
         sigma = (spread(problem, state, smoothness) ** 2 + self.doubt() ** 2).sqrt()
         return state, sigma, contacts
