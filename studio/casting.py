@@ -18,7 +18,7 @@ from studio.people import IdentityConfig, Person
 from studio.phantoms import mirror_images, moves
 
 Array = np.ndarray
-UNLIKE = 5.0
+UNLIKE = 6.0
 """Stretches whose looks and heights are this many squared standard deviations apart are not of one person."""
 
 

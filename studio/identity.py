@@ -21,6 +21,8 @@ from studio.people import IdentityConfig, Person
 from studio.values import Footage, Keypoints2D
 
 MARKS = ("shoulder", "hip", "knee", "ankle", "elbow", "wrist")
+KNOWN = 8
+"""Sightings after which a person's looks are known."""
 TRUNK = (0.15, 1.0)
 """Shortest and longest plausible distance between the middles of the shoulders and of the hips, m."""
 
@@ -50,12 +52,13 @@ def identify(
             frame = start + t
             active = [p for p in active if frame - p.frames[-1] <= memory]
             sight = Sighting(rays[:, t], scene.position)
-            taken = scene.follow(active, frame, sight, size[:, t])
+            unlike = None if looks is None else scene.unlike(active, looks[:, t])
+            taken = scene.follow(active, frame, sight, size[:, t], unlike)
             fresh = scene.discover(frame, sight, size[:, t], taken)
             active += fresh
             for person in active:
                 if person.frames[-1] == frame:
-                    person.looks.append(_look(None if looks is None else looks[:, t], person.detections[-1]))
+                    person.looked(_looks(None if looks is None else looks[:, t], person.detections[-1]))
             people += fresh
         progress(part.stop)
     found = cast(people, count, cameras, T, facts.fps, config)
@@ -96,14 +99,26 @@ class _Scene:
         relative = height / self.cameras.size[:, 1].view(-1, 1, 1)
         return rays.numpy(), torch.where(torch.isfinite(relative), relative, 0.0).numpy()
 
-    def follow(self, people: list[Person], frame: int, sight: Sighting, size: np.ndarray) -> np.ndarray:
+    def unlike(self, people: list[Person], looks: np.ndarray) -> np.ndarray:
+        """How unlike each detection (C, D) is to each person, as metres; infinite for somebody else, 0 where nobody can tell."""
+        apart = np.zeros((len(people), *looks.shape[:2]))
+        for person, row in zip(people, apart):
+            if (usual := person.colours(KNOWN)) is not None:
+                row[:] = np.linalg.norm(np.sqrt(looks) - np.sqrt(usual)[:, None], axis=-1) / np.sqrt(2)
+        apart = np.nan_to_num(apart)
+        known = np.array([p.colours(KNOWN) is not None for p in people], bool)
+        nearest = np.where(known[:, None, None], apart, np.inf).min(0, initial=np.inf)
+        another = (apart > 2 * self.config.look) & (apart > nearest + self.config.other)
+        return np.where((apart > self.config.stranger) | another, np.inf, self.config.clothes * apart)
+
+    def follow(self, people: list[Person], frame: int, sight: Sighting, size: np.ndarray, unlike: np.ndarray | None) -> np.ndarray:
         """Give known people their detections in this frame; which detections are taken (C, D)."""
         taken = np.zeros(sight.rays.shape[:2], bool)
         if not people:
             return taken
         gap = np.array([frame - p.frames[-1] for p in people]) / self.fps
         reach = self.config.reach + self.config.speed * np.maximum(gap - 1 / self.fps, 0)
-        known = Expected(np.stack([p.expected(frame) for p in people]), reach)
+        known = Expected(np.stack([p.expected(frame) for p in people]), reach, unlike)
         found, bodies = matched(sight, known, None, self.config.agreement)
         for detections in found:
             taken[_at(detections)] = True
@@ -158,11 +173,13 @@ class _Scene:
         return people
 
 
-def _look(looks: np.ndarray | None, detections: np.ndarray) -> np.ndarray:
-    """Mean colours (H,) of the detections; NaN where they are not known."""
-    chosen = np.full((1, 1), np.nan) if looks is None else looks[_at(detections)]
-    known = chosen[np.isfinite(chosen).all(-1)]
-    return known.mean(0) if len(known) else np.full(chosen.shape[-1], np.nan)
+def _looks(looks: np.ndarray | None, detections: np.ndarray) -> np.ndarray:
+    """Colours (C, H) of the detections; NaN where they are not known."""
+    out = np.full((len(detections), 1 if looks is None else looks.shape[-1]), np.nan)
+    if looks is not None:
+        views, slots = _at(detections)
+        out[views] = looks[views, slots]
+    return out
 
 
 def _at(detections: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -46,6 +46,12 @@ class Expected:
     """m; NaN where nothing is known."""
     reach: Float[Array, "P"]
     """How far off a detection may be, m."""
+    unlike: Float[np.ndarray, "P C D"] | None = None
+    """How unlike each detection looks, as so many more m of distance; infinite for somebody else."""
+
+    def cost(self, far: Float[Array, "P C D"], gate: Float[Array, "P C"]) -> Float[Array, "P C D"]:
+        """Of taking each detection that far from a person, m; `FAR` beyond the gate."""
+        return np.where(far < gate[..., None], far + (0 if self.unlike is None else self.unlike), FAR)
 
 
 def matched(
@@ -55,14 +61,14 @@ def matched(
     C = len(sight.rays)
     if found is None:
         far = distance(sight.rays[None], known.marks[:, None, None], sight.position[None, :, None])
-        found = assigned(np.where(far < known.reach[:, None, None], far, FAR))
+        found = assigned(known.cost(far, np.repeat(known.reach[:, None], C, 1)))
     planes = sight.planes()
     for _ in range(ROUNDS):
         others = bodies(sight, planes, found, known, without=True)
         far = distance(sight.rays[None], others[:, :, None], sight.position[None, :, None])
         sure = np.stack([(np.delete(found, c, 1) >= 0).sum(1) >= 2 for c in range(C)], 1)
         gate = np.where(sure, agreement, np.maximum(known.reach, agreement)[:, None])
-        better = assigned(np.where(far < gate[..., None], far, FAR))
+        better = assigned(known.cost(far, gate))
         if (better == found).all():
             break
         found = better
@@ -72,7 +78,7 @@ def matched(
 def assigned(cost: Float[Array, "P C D"]) -> Int[Array, "P C"]:
     """In every view the cheapest assignment; -1 where nothing is below `FAR`."""
     found = np.full(cost.shape[:2], -1)
-    cost = np.nan_to_num(cost, nan=FAR)
+    cost = np.nan_to_num(cost, nan=FAR, posinf=FAR)
     for c in np.flatnonzero((cost < FAR).any((0, 2))):
         n, d = linear_sum_assignment(cost[:, c])
         good = cost[n, c, d] < FAR

@@ -19,8 +19,14 @@ class IdentityConfig:
     """How fast a person out of sight may move, m/s."""
     memory: float = 1.0
     """How long a person is expected back at the place last seen, s."""
-    look: float = 0.25
+    look: float = 0.15
     """How far apart the looks (Hellinger distance of the colours, 0 to 1) of one person are from one stretch to the next."""
+    clothes: float = 0.5
+    """Looks that are 1 apart (nothing in common) count as this many more metres."""
+    stranger: float = 0.45
+    """A detection whose looks are further from a person's is somebody else."""
+    other: float = 0.15
+    """So is one that looks by so much more like another, where that is beyond two of `look`."""
     build: float = 0.06
     """Standard deviation of a person's measured height from one stretch to the next, m."""
     still: float = 0.02
@@ -43,6 +49,8 @@ class Person:
 
     looks: list[np.ndarray] = field(default_factory=list)
     """Per frame, colours: mean over the views; NaN where none tells."""
+    wears: tuple[np.ndarray, np.ndarray] = (np.zeros(0), np.zeros((0, 0)))
+    """For each camera how many sightings told colours, and their sum: cameras differ in colour, too."""
     placed: int = 0
     """Last frame in which two views told the place."""
     at: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
@@ -67,6 +75,20 @@ class Person:
         self.detections.append(detections)
         self.marks.append(marks)
         self.prominence += size
+
+    def looked(self, look: np.ndarray) -> None:
+        """Add each view's (C, H) colours in the last sighting; NaN where they are not known."""
+        known = np.isfinite(look).all(-1)
+        self.looks.append(look[known].mean(0) if known.any() else np.full(look.shape[1], np.nan))
+        count, total = self.wears if len(self.wears[0]) else (np.zeros(len(look)), np.zeros(look.shape))
+        self.wears = count + known, total + np.where(known[:, None], look, 0)
+
+    def colours(self, enough: int) -> np.ndarray | None:
+        """Mean colours in each view (C, H), of all views where one has not told often `enough`; None where all have not."""
+        count, total = self.wears
+        if count.sum() < enough:
+            return None
+        return np.where((count >= enough)[:, None], total / np.maximum(count, 1)[:, None], total.sum(0) / count.sum())
 
     def met_by_one(self, frame: int, detections: np.ndarray, rays: np.ndarray, position: np.ndarray, size: float) -> None:
         """Add a sighting by one view: sideways it tells the place; in depth the person is taken to come to rest."""
