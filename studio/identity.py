@@ -102,9 +102,9 @@ class _Scene:
     def unlike(self, people: list[Person], looks: np.ndarray) -> np.ndarray:
         """How unlike each detection (C, D) is to each person, as metres; infinite for somebody else, 0 where nobody can tell."""
         apart = np.zeros((len(people), *looks.shape[:2]))
-        for person, row in zip(people, apart):
+        for n, person in enumerate(people):
             if (usual := person.colours(KNOWN)) is not None:
-                row[:] = np.linalg.norm(np.sqrt(looks) - np.sqrt(usual)[:, None], axis=-1) / np.sqrt(2)
+                apart[n] = np.linalg.norm(np.sqrt(looks) - np.sqrt(usual)[:, None], axis=-1) / np.sqrt(2)
         apart = np.nan_to_num(apart)
         known = np.array([p.colours(KNOWN) is not None for p in people], bool)
         nearest = np.where(known[:, None, None], apart, np.inf).min(0, initial=np.inf)

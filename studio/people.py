@@ -78,10 +78,10 @@ class Person:
 
     def looked(self, look: np.ndarray) -> None:
         """Add each view's (C, H) colours in the last sighting; NaN where they are not known."""
-        known = np.isfinite(look).all(-1)
+        known = np.isfinite(look).min(-1)
         self.looks.append(look[known].mean(0) if known.any() else np.full(look.shape[1], np.nan))
         count, total = self.wears if len(self.wears[0]) else (np.zeros(len(look)), np.zeros(look.shape))
-        self.wears = count + known, total + np.where(known[:, None], look, 0)
+        self.wears = count + known, total + np.nan_to_num(look)
 
     def colours(self, enough: int) -> np.ndarray | None:
         """Mean colours in each view (C, H), of all views where one has not told often `enough`; None where all have not."""

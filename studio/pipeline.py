@@ -6,7 +6,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from studio.fit import FitConfig, fit
 from studio.freshness import fresh, seal, unseal
 from studio.review import ReportConfig, report
 from studio.sync import SyncConfig, sync
-from studio.take import Take
-from studio.track import TrackConfig, track
+from studio.take import AUTO, Take
+from studio.track import TrackConfig, found_actors, track
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -62,6 +62,8 @@ def run(take: Take, config: Config | None = None, force: bool = False, accept_ca
     take.note("take", take.warnings)
     path = take.folder
     for name in STAGES:
+        if name == "track" and take.actors == AUTO:
+            take = with_actors(take, config.track)
         path = step(take, name, getattr(config, name), force)
         if name == "sync" and (late := unlooked(take)):
             console.print(f"sync: other frames of {', '.join(late)} belong to this take; they are looked at now")
@@ -71,11 +73,20 @@ def run(take: Take, config: Config | None = None, force: bool = False, accept_ca
     return path
 
 
+def with_actors(take: Take, config: TrackConfig) -> Take:
+    """The take with the people who are in it as actors, also in its take.yaml, where they may be renamed."""
+    take = replace(take, actors=found_actors(take, config))
+    take.save()
+    console.print(f"actors: {', '.join(take.actors)} found; rename them in {take.folder / 'take.yaml'}")
+    return take
+
+
 def step(take: Take, name: str, config: Any, force: bool = False) -> Path:
     """Run one stage unless what it makes is fresh; the path of what it makes."""
     inputs, outputs = reads(take, name, config), makes(take, name)
     settings = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "workers"}  # how many work changes no result
-    recipe = {"take": take.facts, "config": settings, "studio": studio.__version__}
+    facts = {k: v for k, v in take.facts.items() if k != "actors" or name not in ("detect", "sync")}  # what is seen depends on no names
+    recipe = {"take": facts, "config": settings, "studio": studio.__version__}
     if missing := [p for p in inputs if not p.exists()]:
         raise FileNotFoundError(f"{missing[0]}: the stage `{name}` needs it; run `studio run {take.folder}`, which makes it first")
     if not force and any(p.exists() for p in outputs) and all(fresh(p, inputs, recipe) for p in outputs):

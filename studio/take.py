@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Session", "Take", "fresh", "seal", "stamp"]
 SESSION_KEYS = ("cameras", "actors", "body")
+AUTO = ("auto",)
+"""Actors who are still to be found: everybody there is, then called actor1, actor2 ..."""
 TAKE_KEYS = ("cameras", "actors", "body", "frames", "fps", "timecode", "videos")
 SAME_RATE = 2e-4
 """Frame rates that differ by no more than this fraction are one nominal rate: crystals differ by less, 29.97 and 30 by five times more."""
@@ -49,6 +51,7 @@ class Take:
     frames: tuple[int, int] | None = None
     """First and one past the last frame on the take's clock, which are video frames where all began together at one rate; None for all."""
     actors: tuple[str, ...] = ("actor",)
+    """Their names, or `AUTO` until they are found."""
     body: str = "makehuman"
     timecode: str = "00:00:00:00"
     """Of frame 0, HH:MM:SS:FF."""

@@ -69,13 +69,15 @@ def track(take: Take, config: TrackConfig | None = None) -> Path:
     tally = Tally(cameras, take.actors, frames)
     with Progress(console=console, transient=True) as bar:
         job = bar.add_task("track", total=3 * frames)
-        blocks = track_blocks(cameras, footage, take.actors, config, lambda done: bar.update(job, completed=done))
+        told: list[str] = []
+        blocks = track_blocks(cameras, footage, take.actors, config, lambda done: bar.update(job, completed=done), told)
         model = _nothing(footage.cut(slice(0, 0)), take.actors)
         with model.writer(take.tracks_file, frames) as file:
             for start, keypoints, tracks in blocks:
                 file.put(start, tracks)
                 tally.add(start, keypoints, tracks, disagreement(cameras, keypoints, tracks))
     warnings, numbers = tally.said()
+    warnings += told
     for warning in warnings:
         console.print(f"[yellow]{warning}[/]")
     take.note("track", warnings, **numbers)
@@ -103,17 +105,43 @@ def track_actors(
     return replace(first, **{name: torch.cat([getattr(p, name) for p in [first, *parts]], axis) for name, axis in axes.items()})
 
 
+def found_actors(take: Take, config: TrackConfig | None = None) -> tuple[str, ...]:
+    """Names for everybody who is in a take: actor1, actor2 ..., most prominent first; `actor` for one.
+
+    A `ValueError` where nobody is found. Who is left out is noted when they are tracked.
+    """
+    config, cameras = config or TrackConfig(), take.cameras()
+    found = identify(cameras, footage_of(take, cameras.names), None, config.identity, stretch=config.block)
+    count = found.detection.shape[2]
+    if not count:
+        raise ValueError(
+            f"{take.folder}: nobody was found in two views at once, so there are no actors. Check that the cameras see the same people at "
+            "the same time, and that the calibration belongs to these videos; or say how many there are: --actors N"
+        )
+    for sentence in found.said:
+        console.print(f"[yellow]{sentence}[/]")
+    return ("actor",) if count == 1 else tuple(f"actor{n + 1}" for n in range(count))
+
+
 def track_blocks(
-    cameras: Cameras, footage: Footage, actors: Sequence[str], config: TrackConfig, progress: Callable[[int], object] = lambda done: None
+    cameras: Cameras,
+    footage: Footage,
+    actors: Sequence[str],
+    config: TrackConfig,
+    progress: Callable[[int], object] = lambda done: None,
+    told: list[str] | None = None,
 ) -> Iterator[tuple[int, Keypoints2D, Tracks3D]]:
     """Tracks in consecutive blocks: first frame, what was seen, who is where.
 
-    Who plays which part, and which side is left, is decided for the whole take first, from a few numbers a frame.
+    Who plays which part, and which side is left, is decided for the whole take first, from a few numbers a frame. What is to be said of
+    people who were left out is added to `told`.
     """
     facts, T = footage.cut(slice(0, 0)), footage.frames
     if facts.cameras != cameras.names:
         raise ValueError(f"keypoints are of cameras {list(facts.cameras)}, the calibration of {list(cameras.names)}")
-    detection, place, _ = identify(cameras, footage, len(actors), config.identity, progress, config.block)
+    detection, place, said = identify(cameras, footage, len(actors), config.identity, progress, config.block)
+    if told is not None:
+        told += said
     distance = [_distance(cameras, place[:, a]) for a in range(len(actors))]
     sorted_sides = _sort_sides(cameras, footage, detection, distance, config, lambda done: progress(T + done))
     overlap = config.overlap if len(cameras) > EXHAUSTIVE else SETTLED

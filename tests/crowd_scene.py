@@ -146,7 +146,7 @@ def outcome(crowd: Crowd, points: np.ndarray) -> dict[str, float]:
         known = np.isfinite(gap).sum(-1) >= 3
         far = np.where(known, np.ma.median(np.ma.masked_invalid(gap), axis=-1).filled(np.inf), np.inf)  # (T, P, A)
     who = np.where(far.min(1) < 0.3, far.argmin(1), -1)
-    there = np.isfinite(points[..., 0]).any(-1)
+    there = np.isfinite(points[..., 0]).max(-1)
     switches, phantoms, owners, errors, found = 0, 0, [], [], 0
     for a in range(A):
         mine = who[:, a][there[:, a] & (who[:, a] >= 0)]

@@ -1,16 +1,36 @@
 """Several people: exact keypoints of stick figures who cross, hug, leave and return, beside posters and mirrors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from crowd_scene import alone, crowd, outcome
+from small_footage import film
 
+from studio import pipeline
 from studio.identity import identify
 from studio.people import IdentityConfig
+from studio.take import AUTO, Take
 from studio.track import track_actors
+from studio.values import Tracks3D
 
 
 def tracked(scene, count):
     return track_actors(scene.cameras, scene.keypoints, tuple(f"actor{i + 1}" for i in range(count))).points.numpy()
+
+
+def recorded(folder, scene, actors):
+    """A take of the scene, filmed at a tenth of its resolution."""
+    scene.cameras.save(folder / "cameras.yaml")
+    for c, name in enumerate(scene.cameras.names):
+        film(folder / "videos" / f"{name}.mp4", scene.keypoints.frames, 30, 192, 108)
+        part = {k: getattr(scene.keypoints, k)[c : c + 1] for k in ("pixels", "sigma", "confidence")}
+        part["pixels"] = (part["pixels"] + 0.5) / 10 - 0.5
+        part["sigma"] = part["sigma"] / 10
+        replace(scene.keypoints, cameras=(name,), **part).save(folder / "take" / "keypoints2d" / f"{name}.safetensors")
+    take = Take.of([folder / "videos"], folder / "cameras.yaml", folder / "take", actors=actors)
+    take.save()
+    return take
 
 
 def share_right(scene, detection):
@@ -74,6 +94,24 @@ def test_somebody_else_who_comes_in_is_another_person():
     for c, t in np.argwhere(scene.slot[:, 150:, 0] >= 0):
         scene.keypoints.look[c, 150 + t, scene.slot[c, 150 + t, 0]] = scene.keypoints.look.new_tensor(newcomer)
     assert identify(scene.cameras, scene.keypoints, None, IdentityConfig()).detection.shape[2] == 3
+
+
+def test_auto_names_everybody_and_says_who_was_left_out(tmp_path, capsys):
+    scene = crowd(2, 4, frames=70, poster=True)
+    take = recorded(tmp_path, scene, AUTO)
+    take = pipeline.with_actors(take, pipeline.Config().track)
+    assert take.actors == ("actor1", "actor2") == Take.open(take.folder).actors
+    pipeline.step(take, "track", pipeline.Config().track)
+    assert Tracks3D.load(take.tracks_file).actors == take.actors
+    assert "poster" in " ".join(take.notes()["track"]["warnings"])
+    assert "actors: actor1, actor2 found" in capsys.readouterr().out
+
+
+def test_auto_without_people_is_a_clear_error(tmp_path):
+    scene = crowd(1, 4, frames=12)
+    scene.keypoints.pixels[:] = np.nan
+    with pytest.raises(ValueError, match="nobody was found in two views at once"):
+        pipeline.with_actors(recorded(tmp_path, scene, AUTO), pipeline.Config().track)
 
 
 def test_nobody_gives_no_actor():

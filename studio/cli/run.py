@@ -12,7 +12,10 @@ import tyro
 from tyro.conf import Positional, arg
 
 from studio.cli.arguments import PLAIN, File, Folder, Text
-from studio.take import Session, Take
+from studio.take import AUTO, Session, Take
+
+UNCOUNTED = 8
+"""Most people looked for in one image where nobody said how many there are."""
 
 STAGES = {
     "detect": "Find people's keypoints in every image of a take.",
@@ -30,7 +33,7 @@ def run(
     cameras: File = None,
     out: Folder = None,
     frames: Annotated[str | None, arg(metavar="FIRST:LAST", help_behavior_hint="")] = None,
-    actors: Annotated[tuple[str, ...], arg(metavar="N|NAME...", help_behavior_hint="")] = (),
+    actors: Annotated[tuple[str, ...], arg(metavar="N|NAME...|auto", help_behavior_hint="")] = (),
     keypoints: Folder = None,
     detector: Text = None,
     runtime: Text = None,
@@ -48,7 +51,7 @@ def run(
         cameras: the calibration (cameras.yaml or another tool's file)
         out: folder for the results
         frames: the video frames to use, LAST excluded; all by default
-        actors: how many people, or their names; one by default
+        actors: how many people, their names, or auto for everybody there is; one by default
         keypoints: folder of 2D keypoints made elsewhere (OpenPose JSON), one subfolder per camera
         detector: the network that sees: mediapipe, or the path of a whole-body ONNX file with its card beside it
         runtime: what runs it: auto, litert (processors) or torch (GPU)
@@ -71,6 +74,8 @@ def run(
         from studio.detect.cards import opened
 
         opened(detector)  # a wrong one is told now, before anything is written
+    if (wanted := UNCOUNTED if take.actors == AUTO else len(take.actors) + 1) > config.detect.people and config.detect.keypoints is None:
+        config = replace(config, detect=replace(config.detect, people=wanted))
     if sync is not None:
         table = sync.endswith(".csv")
         config = replace(config, sync=_with(config.sync, {"table": sync} if table else {"mode": sync, "table": None}))
@@ -98,6 +103,8 @@ def stage(name: str, argv: Sequence[str]) -> None:
         opened = Take.open(take).checked()
         if config != default:
             save(replace(whole, **{name: config}), take / "settings.yaml")
+        if opened.actors == AUTO and name not in ("detect", "sync"):
+            opened = pipeline.with_actors(opened, whole.track)
         pipeline.step(opened, name, config, force)
 
     verb.__annotations__ = {"take": Positional[Path], "config": Annotated[type(default), arg(name="")], "force": bool}

@@ -23,6 +23,8 @@ from studio.detect.runtimes import Runtime
 
 JOINTS = [0, *range(11, 17), *range(23, 29)]
 """Pose landmarks: nose, then shoulders, elbows, wrists, hips, knees, ankles."""
+MISSED, AGAIN = 40, 3
+"""For so many frames after somebody was lost, behind another mostly, he is searched for in every so many frames."""
 Pyramid = list[UInt8[Array, "H W 3"]]
 
 
@@ -55,14 +57,22 @@ class Mediapipe:
         self._persons: dict[int, Person] = {}
         self._lone: dict[str, Region] = {}
         self._frame = 0
+        self._missed = 0
 
     def see(self, image: UInt8[Array, "H W 3"]) -> dict[int, Sight]:
         """Slot -> person."""
         pyramid = halvings(image)
         before = len(self._persons)
         self._follow(pyramid)
-        if self._frame % self._search_every == 0 or len(self._persons) < max(before, 1):
+        if len(self._persons) < before:
+            self._missed = MISSED
+        again = self._missed % AGAIN == 0 and self._missed > 0
+        if self._frame % self._search_every == 0 or len(self._persons) < max(before, 1) or again:
+            found = len(self._persons)
             self._search(pyramid)
+            if len(self._persons) > found:
+                self._missed = 0
+        self._missed = max(self._missed - 1, 0)
         self._frame += 1
         if not self._persons:
             return self._lone_hands(pyramid)
