@@ -158,6 +158,55 @@ def test_a_stage_offers_its_settings_as_flags_and_takes_the_takes_own(footage, m
     assert yaml.safe_load((footage / "out/settings.yaml").read_text()) == {"fit": {"kernel": 2.5, "window": 99}}  # a later run agrees
 
 
+@pytest.fixture
+def exporting(footage, monkeypatch):
+    """A take's folder, and the settings that `studio export` was last called with; those of --formats csv fail."""
+    from studio import pipeline
+
+    Take.of([footage / "videos"], footage / "cameras.yaml", footage / "out").save()
+    asked = []
+
+    def step(take, name, config, force):
+        asked.append(config)
+        if config.formats == ("csv",):
+            raise ValueError("bad.fbx: is cut short")
+
+    monkeypatch.setattr(pipeline, "step", step)
+    return footage / "out", asked
+
+
+def test_settings_that_failed_are_not_kept(exporting):
+    take, asked = exporting
+    assert call("export", take, "--formats", "csv", "--to-character", "bad.fbx") == 2
+    assert not (take / "settings.yaml").exists()
+    assert call("export", take, "--formats", "fbx") == 0
+    assert asked[-1].to_character is None
+    assert yaml.safe_load((take / "settings.yaml").read_text()) == {"export": {"formats": ["fbx"]}}
+
+
+def test_a_setting_that_somebody_edits_while_a_stage_runs_is_not_lost(exporting, monkeypatch):
+    from studio import pipeline
+
+    take, _ = exporting
+    monkeypatch.setattr(pipeline, "step", lambda *_: (take / "settings.yaml").write_text("fit: {window: 99}\n"))
+    assert call("export", take, "--formats", "fbx") == 0
+    assert yaml.safe_load((take / "settings.yaml").read_text()) == {"fit": {"window": 99}, "export": {"formats": ["fbx"]}}
+
+
+def test_a_preset_takes_the_place_of_a_kept_character_and_the_other_way_round(exporting):
+    take, asked = exporting
+    for words, wanted in (
+        (["--to-character", "hero.fbx"], (Path("hero.fbx"), None)),
+        (["--preset", "mixamo"], (None, "mixamo")),
+        ([], (None, "mixamo")),
+        (["--to_character=hero.glb"], (Path("hero.glb"), None)),
+        (["--to-character", "None"], (None, None)),
+    ):
+        assert call("export", take, *words) == 0
+        assert (asked[-1].to_character, asked[-1].preset) == wanted
+    assert yaml.safe_load((take / "settings.yaml").read_text()) == {}
+
+
 def test_cameras_are_converted_to_the_format_of_the_name(footage, capsys):
     from calibration.formats import read_cameras
 

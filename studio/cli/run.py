@@ -97,19 +97,27 @@ def stage(name: str, argv: Sequence[str]) -> None:
 
     folder = next((Path(a) for a in argv if (Path(a) / "take.yaml").is_file()), None)
     whole = _config(folder, None)
-    default = getattr(whole, name)
+    kept = getattr(whole, name)
+    default = _superseded(kept, argv) if name == "export" else kept
 
     def verb(take: Path, config: Any, force: bool = False) -> None:
         opened = Take.open(take).checked()
-        if config != default:
-            save(replace(whole, **{name: config}), take / "settings.yaml")
         if opened.actors == AUTO and name not in ("detect", "sync"):
             opened = pipeline.with_actors(opened, whole.track)
         pipeline.step(opened, name, config, force)
+        if config != kept:  # only now: settings that fail must not stand in the way of the next command
+            save(replace(_config(take, None), **{name: config}), take / "settings.yaml")
 
     verb.__annotations__ = {"take": Positional[Path], "config": Annotated[type(default), arg(name="")], "force": bool}
     verb.__defaults__ = (default, False)
     tyro.cli(verb, prog=f"studio {name}", args=list(argv), description=STAGES[name], config=PLAIN)
+
+
+def _superseded(kept: Any, argv: Sequence[str]) -> Any:
+    """The kept settings of `export` without those that the command line's choice of a skeleton takes the place of."""
+    flags = {a.split("=")[0].replace("_", "-") for a in argv}
+    chosen = ("--to-character" in flags, "--preset" in flags)
+    return replace(kept, **{(True, False): {"preset": None}, (False, True): {"to_character": None}}.get(chosen, {}))
 
 
 def _take(places: Sequence[Path], cameras: Path | None, out: Path | None, **facts: Any) -> Take:
