@@ -143,8 +143,8 @@ def plain(edits: Edits) -> list[dict[str, Any]]:
 
 def remembered(values: list[dict[str, Any]]) -> Edits:
     """What `plain` wrote."""
-    pair = lambda v: tuple(v) if isinstance(v, list) else v  # noqa: E731
-    made = [Edit(**{k: pair(v) for k, v in entry.items()}) for entry in values]
+    paired: list[dict[str, Any]] = [{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()} for entry in values]
+    made = [Edit(**entry) for entry in paired]
     ends = (-math.inf, math.inf)
     return Edits(tuple(replace(e, frames=tuple(end if x is None else x for x, end in zip(e.frames, ends))) for e in made))
 

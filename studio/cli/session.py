@@ -50,9 +50,11 @@ def actor(take: Positional[Path], name: Text = None) -> None:
     from studio.fit import learn_profile
 
     opened = Take.open(take)
-    if name is None and len(opened.actors) > 1:
-        raise ValueError(f"{take}: has the actors {list(opened.actors)}; say which with --name")
-    learn_profile(opened, name or opened.actors[0])
+    if name is None:
+        name, *others = opened.actors
+        if others:
+            raise ValueError(f"{take}: has the actors {list(opened.actors)}; say which with --name")
+    learn_profile(opened, name)
 
 
 def settings() -> None:

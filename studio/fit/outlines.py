@@ -71,7 +71,7 @@ def outlines(cameras: Cameras, masks: Sequence[Bool[Tensor, "T _ _"]], centre: F
     for c, (at, origin, cell) in enumerate(grids):
         known = _known(at, *masks[c].shape[1:])
         for t in range(T):
-            mask = cv2.remap(masks[c][t].numpy().astype(np.float32), at, None, cv2.INTER_LINEAR) > 0.5
+            mask = cv2.remap(masks[c][t].numpy().astype(np.float32), at[..., 0], at[..., 1], cv2.INTER_LINEAR) > 0.5
             if not (mask & known).any():
                 continue
             box = _around(mask)
@@ -132,15 +132,16 @@ def _distance(mask: np.ndarray) -> np.ndarray:
 def _outline(mask: np.ndarray, distance: np.ndarray, known: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """At most `count` points evenly along the outline (holes included), and their normals outward, in cells."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    pixels = np.concatenate([c[:, 0] for c in contours if len(c) > 12] or [np.zeros((0, 2), np.int32)])
-    pixels = pixels[known[pixels[:, 1], pixels[:, 0]]]
-    if not len(pixels):
+    x, y = np.concatenate([np.asarray(c).reshape(-1, 2) for c in contours if len(c) > 12] or [np.zeros((0, 2), np.int32)]).T
+    seen = np.flatnonzero(known[y, x])
+    if not len(seen):
         return np.zeros((0, 2)), np.zeros((0, 2))
-    pixels = pixels[np.linspace(0, len(pixels) - 1, min(count, len(pixels))).round().astype(int)]
+    seen = seen[np.linspace(0, len(seen) - 1, min(count, len(seen))).round().astype(int)]
+    x, y = x[seen], y[seen]
     soft = cv2.GaussianBlur(distance.astype(np.float32), (0, 0), 1.5)
-    gradient = np.stack([cv2.Sobel(soft, cv2.CV_32F, 1, 0), cv2.Sobel(soft, cv2.CV_32F, 0, 1)], -1)[pixels[:, 1], pixels[:, 0]]
+    gradient = np.stack([np.asarray(cv2.Sobel(soft, cv2.CV_32F, *d))[y, x] for d in ((1, 0), (0, 1))], -1)
     normal = gradient / np.maximum(np.linalg.norm(gradient, axis=1, keepdims=True), 1e-9)
-    return pixels + 0.5 * normal, normal
+    return np.stack([x, y], -1) + 0.5 * normal, normal
 
 
 def silhouette(points: Float[Tensor, "T P 3"], normals: Float[Tensor, "T P 3"], seen: Outlines, sigma: float, kernel: float) -> Pull:

@@ -55,10 +55,8 @@ class StoredTake:
                 own.narrow(axis, some.start, some.stop - some.start).copy_(new.narrow(axis, some.start, some.stop - some.start))
         pixels, sigma, points = self.edits.seen(self.cameras.names, keypoints.keypoints, first, *seen)
         standing, begin = self.edits.standing(first, len(points)), frames.start or 0
-        masks = [
-            masks_of(self.masks, c, tracks.detection[i, :, self.actor], slice(begin, begin + len(points)))
-            for i, c in enumerate(self.cameras.names if self.masks else ())
-        ]
+        span, who = slice(begin, begin + len(points)), tracks.detection[:, :, self.actor]
+        masks = [] if self.masks is None else [masks_of(self.masks, c, who[i], span) for i, c in enumerate(self.cameras.names)]
         return Observed(self.cameras, keypoints.keypoints, keypoints.network, keypoints.fps, pixels, sigma, points, standing, tuple(masks))
 
     def coverage(self) -> Int[Tensor, "T"]:
