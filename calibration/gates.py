@@ -119,6 +119,25 @@ def refuse_failed(cameras: Path) -> None:
     )
 
 
+def place_for(cameras: Path, gates: Sequence[Gate], accepted: bool) -> Path:
+    """Where a calibration with these gates may be written: `cameras`; or `cameras.refused.yaml` beside it, where a gate fails that nobody
+    accepts and what is there already is not known to be as bad.
+    """
+    before, facts = gates_of(cameras)
+    bad = not passed(before) and not facts.get("accepted")
+    return cameras if passed(gates) or accepted or bad or not cameras.is_file() else cameras.with_name(f"{cameras.stem}.refused.yaml")
+
+
+def told_refused(cameras: Path, written: Path) -> str:
+    """What to say of a calibration that was written elsewhere than asked, as `place_for` says; empty where it was not."""
+    if written == cameras:
+        return ""
+    return (
+        f"{cameras} stays as it was, for a gate fails; what failed is in {written.name} and {report_file(written).name}. "
+        "To replace the calibration all the same, give --accept"
+    )
+
+
 def accept(cameras: Path) -> tuple[Gate, ...]:
     """Keep in the camera file's `quality_file` that an operator accepts the gates that fail; those gates.
 

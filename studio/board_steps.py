@@ -16,7 +16,7 @@ from calibration.boards import BoardViews
 from calibration.cameras import Cameras, adapt_to_video
 from calibration.extrinsics import RigFit, solve_rig
 from calibration.formats import read_cameras
-from calibration.gates import Gate, passed, save_gates
+from calibration.gates import Gate, passed, place_for, save_gates
 from calibration.held_out import HeldOut, held_out
 from calibration.intrinsics import FocalPrior, LensFit, calibrate_lens
 from calibration.lens_library import Library
@@ -236,11 +236,14 @@ def write(
 ) -> Path:
     """Write cameras.yaml, quality.yaml, board.yaml and, with the `account` of the rig, report.html; the file of the cameras.
 
-    That failed gates were accepted is written down. `source` says in words what the calibration was made from.
+    That failed gates were accepted is written down; where nobody accepts them, an earlier calibration stays (see `place_for`). `source`
+    says in words what the calibration was made from.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    asked, target = target, place_for(target, gates, accept)
     cameras.save(target)
-    board.save(target.with_name("board.yaml"))
+    if target == asked:
+        board.save(target.with_name("board.yaml"))
     accepted = accept and not passed(gates)
     save_gates(target, gates, accepted=accepted)
     if account is not None:

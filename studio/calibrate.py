@@ -19,7 +19,7 @@ from torch import Tensor
 
 from calibration.cameras import Cameras, adapt_to_video, joined
 from calibration.formats import read_cameras
-from calibration.gates import Gate, passed, save_gates
+from calibration.gates import Gate, passed, place_for, save_gates, told_refused
 from calibration.lens_library import Library
 from calibration.people import PeopleConfig, PeopleFit, PeopleViews, calibrate_people
 from calibration.people_gates import judge_people, judge_world
@@ -168,7 +168,7 @@ def calibrate_from_people(
     `height` is the person's (m); without it the scale is the network's guess. `lenses` names a camera file whose lenses are known;
     else focal lengths are found too, less exactly, best where all are the `same_lens`. A `ValueError` says why
     footage cannot give a rig, and what to film. `place` says in points where the world is instead. `library` holds the lenses
-    of cameras of these models.
+    of cameras of these models. The file written: not `out` where a gate fails and `out` holds a calibration (see `place_for`).
     """
     begun = time.monotonic()
     if height is not None and not 0.5 < height < 2.5:
@@ -189,7 +189,7 @@ def calibrate_from_people(
         world = replace(world, fit=world.fit.moved(told.move.R, told.move.t, told.move.scale))
         gates, marks = named(gates, told.gates), told.places
     notes = _notes(film, world, height, gates)
-    write_people_rig(film, out, world.fit, gates, accept, "" if height is None else f" {height:.2f} m tall", marks)
+    out = write_people_rig(film, out, world.fit, gates, accept, "" if height is None else f" {height:.2f} m tall", marks)
     write_text(out.with_suffix(".json"), json.dumps(notes, indent=1))
     _summary(out, world, notes, time.monotonic() - begun)
     return out
@@ -197,9 +197,10 @@ def calibrate_from_people(
 
 def write_people_rig(
     film: Filmed, out: Path, fit: PeopleFit, gates: Sequence[Gate], accept: bool, tall: str = "", marks: dict | None = None
-) -> None:
-    """Write the cameras, their gates and the report."""
+) -> Path:
+    """Write the cameras, their gates and the report; the file of the cameras (see `place_for`)."""
     out.parent.mkdir(parents=True, exist_ok=True)
+    asked, out = out, place_for(out, gates, accept)
     fit.cameras.save(out)
     accepted = accept and not passed(gates)
     save_gates(out, gates, accepted=accepted)
@@ -207,6 +208,9 @@ def write_people_rig(
         fit, gates, {"Network": film.keypoints.network}, feet_among(film.landmarks), f"{film.folder.name}: a person{tall}"
     )
     write_report(out, replace(account, accepted=accepted, marks=marks or {}))
+    if words := told_refused(asked, out):
+        say(f"[bold red]calibrate: {escape(words)}[/]")
+    return out
 
 
 def seen_stature(film: Filmed) -> float:

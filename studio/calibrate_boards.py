@@ -16,7 +16,7 @@ from calibration.board import Board
 from calibration.cameras import Cameras
 from calibration.extrinsics import RigFit
 from calibration.formats import read_cameras
-from calibration.gates import Gate, passed, save_gates
+from calibration.gates import Gate, passed, save_gates, told_refused
 from calibration.held_out import HeldOut
 from calibration.lens_library import Library
 from calibration.quality import VIEWS, Distance
@@ -87,8 +87,11 @@ def calibrate_from_boards(
         _refused(target, _explained(rig.gates, why_unseen(found.views, videos)))
         return 2
     cameras, gates, marks = _in_world(found, rig, floor, world)
-    steps.write(target, cameras, board, gates, accept, replace(rig.account, marks=marks) if rig.account else None, steps.source(found))
-    _tell(target, gates, rig.fit, rig.held, board, time.monotonic() - begun)
+    account = replace(rig.account, marks=marks) if rig.account else None
+    written = steps.write(target, cameras, board, gates, accept, account, steps.source(found))
+    _tell(written, gates, rig.fit, rig.held, board, time.monotonic() - begun)
+    if words := told_refused(target, written):
+        Console(stderr=True).print(f"[bold red]calibrate: {escape(words)}[/]", highlight=False)
     return 0 if accept or passed(gates) else 2
 
 

@@ -77,7 +77,7 @@ def refine_from_people(
     kept = tuple(g for g in gates_of(cameras_file)[0] if g.name in SCALE_GATES or g.name.startswith("distance "))
     world = _in_known_world(film, fit.cameras, cameras_file, None)
     gates = (*kept, *judge_people(fit, film.size, film.views.fps), judge_refined(fit, known.position), *world)
-    write_people_rig(film, out, fit, gates, accept)
+    out = write_people_rig(film, out, fit, gates, accept)
     moved = 1000 * (fit.cameras.position - known.position).norm(dim=-1)
     told = ", ".join(f"{c} {m:.0f} mm" for c, m in zip(known.names, moved.tolist()))
     say(f"calibrate: refined by {len(fit.frames)} frames of a person: {told}; {time.monotonic() - begun:.0f} s -> {out}")

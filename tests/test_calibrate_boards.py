@@ -55,6 +55,11 @@ def test_clips_of_a_board_give_metres_floor_and_gates(clips, tmp_path, capsys):
     assert abs(gates["known square"].value) < 0.6
     # Against a tape that says otherwise the same clips end in a failed gate; accepted, files are written all the same, and say so.
     wrong = ["calibrate", str(clips), "--board", BOARD, "--out", str(out), "--distance", "left:right:3m"]
+    before, board = (out / "cameras.yaml").read_bytes(), (out / "board.yaml").read_bytes()
+    assert call(wrong) == 2 and "cameras.refused.yaml" in " ".join(capsys.readouterr().err.split())
+    assert (out / "cameras.yaml").read_bytes() == before and (out / "board.yaml").read_bytes() == board
+    assert load_gates(out / "quality.yaml")[0] == tuple(gates.values()) and "Accepted" not in (out / "report.html").read_text()
+    assert load_gates(out / "cameras.refused.quality.yaml")[1]["accepted"] is False
     assert call([*wrong, "--accept"]) == 0
     document = yaml.safe_load((out / "quality.yaml").read_text())
     assert document["verdict"] == "fail" and document["accepted"] is True

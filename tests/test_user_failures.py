@@ -58,7 +58,7 @@ class Bench:
             for file in self.cache.glob("*.safetensors"):
                 shutil.copy2(file, target / "board" / file.name)
         code = call(["calibrate", str(videos), "--board", board, "--out", str(target), *words])
-        quality = target / "quality.yaml"
+        quality = next((f for f in (target / "cameras.refused.quality.yaml", target / "quality.yaml") if f.is_file()), target)
         return code, {g.name: g for g in load_gates(quality)[0]} if quality.is_file() else {}
 
     def lenses(self, size: tuple[int, int] = SIZE) -> list[str]:

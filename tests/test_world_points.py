@@ -104,19 +104,36 @@ def test_known_points_check_the_metre_that_a_board_gave(files):
     larger = {n: {**p, "xyz": [1.1 * v for v in p["xyz"]]} for n, p in yaml.safe_load((folder / "known.yaml").read_text()).items()}
     (folder / "larger.yaml").write_text(yaml.safe_dump(larger))
     code, found = place(folder, "--known-points", folder / "larger.yaml")
-    gate = next(g for g in gates_of(cameras)[0] if g.name == "measured points")
+    gate = next(g for g in gates_of(cameras.with_name("cameras.refused.yaml"))[0] if g.name == "measured points")
     assert code == 2 and gate.verdict == "fail" and gate.value == pytest.approx(0.1, abs=1e-3)
     torch.testing.assert_close(torch.pdist(found.position), torch.pdist(true.position), atol=1e-3, rtol=0)  # the board's metre stays
 
 
-def test_another_spot_clicked_in_one_picture_is_named(files):
+def test_another_spot_clicked_in_one_picture_is_named_and_spoils_no_calibration(files, capsys):
     folder, true = files
     points = seen(true, FLOOR)
     points["door"]["b"] = [points["door"]["b"][0] + 40, points["door"]["b"][1]]
     (folder / "floor.yaml").write_text(yaml.safe_dump(points))
+    before = (folder / "cameras.yaml").read_bytes()
     code, _ = place(folder, "--floor-points", folder / "floor.yaml")
-    gate = next(g for g in gates_of(folder / "cameras.yaml")[0] if g.name == "clicks")
+    refused = folder / "cameras.refused.yaml"
+    gate = next(g for g in gates_of(refused)[0] if g.name == "clicks")
     assert code == 2 and gate.verdict == "fail" and "'door'" in gate.sentence
+    # The calibration that was there stays, and the words say where the other one is; accepted, it is replaced.
+    assert (folder / "cameras.yaml").read_bytes() == before and "cameras.refused.yaml" in " ".join(capsys.readouterr().out.split())
+    assert place(folder, "--floor-points", folder / "floor.yaml", "--accept")[0] == 0
+    assert (folder / "cameras.yaml").read_bytes() != before and gates_of(folder / "cameras.yaml")[1]["accepted"] is True
+
+
+def test_a_calibration_that_failed_itself_is_replaced(files):
+    folder, true = files
+    points = seen(true, FLOOR)
+    points["door"]["b"] = [points["door"]["b"][0] + 40, points["door"]["b"][1]]
+    (folder / "floor.yaml").write_text(yaml.safe_dump(points))
+    save_gates(folder / "cameras.yaml", [Gate("clicks", "fail", 9, 1, "A click is off.")])
+    assert place(folder, "--floor-points", folder / "floor.yaml")[0] == 2
+    assert not (folder / "cameras.refused.yaml").exists()
+    assert "'door'" in next(g for g in gates_of(folder / "cameras.yaml")[0] if g.name == "clicks").sentence
 
 
 @pytest.mark.parametrize(

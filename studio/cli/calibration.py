@@ -129,10 +129,10 @@ def calibrate(
     if out is None:
         raise ValueError("studio calibrate: needs --out FILE, the cameras.yaml to write")
     if refine is not None:
-        checks.refine_from_people(from_people, refine, out, accept=accept)
+        written = checks.refine_from_people(from_people, refine, out, accept=accept)
     else:
-        calibrate_from_people(from_people, out, height, lenses, same_lens, accept=accept, place=world, library=library)
-    return 0 if accept or passed(gates_of(out)[0]) else 2
+        written = calibrate_from_people(from_people, out, height, lenses, same_lens, accept=accept, place=world, library=library)
+    return 0 if accept or passed(gates_of(written)[0]) else 2
 
 
 def _replace_world(file: Path, out: Path, world: World, accept: bool) -> int:
