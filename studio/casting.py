@@ -18,6 +18,10 @@ from studio.people import IdentityConfig, Person
 from studio.phantoms import mirror_images, moves
 
 Array = np.ndarray
+OVERLAP = 0.5
+"""So long, s, two stretches of one person may be of the same time: who is lost is still followed by one view for a while."""
+LOST = 0.1
+"""Before somebody is lost he may have been followed wrongly for so long, s."""
 UNLIKE = 6.0
 """Stretches whose looks and heights are this many squared standard deviations apart are not of one person."""
 
@@ -40,19 +44,26 @@ class Part:
     people: list[Person]
 
     @cached_property
+    def _chosen(self) -> Int[Array, "n"]:
+        """Of all sightings one a frame: where two stretches overlap, what more views saw."""
+        frames, detections = (np.concatenate([getattr(p, n) for p in self.people]) for n in ("frames", "detections"))
+        order = np.lexsort((-(detections >= 0).sum(1), frames))
+        return order[np.unique(frames[order], return_index=True)[1]]
+
+    @cached_property
     def frames(self) -> Int[Array, "n"]:
         """In which the person was seen."""
-        return np.concatenate([p.frames for p in self.people]).astype(int)
+        return np.concatenate([p.frames for p in self.people]).astype(int)[self._chosen]
 
     @cached_property
     def detections(self) -> Int[Array, "n C"]:
         """Of those frames."""
-        return np.concatenate([p.detections for p in self.people])
+        return np.concatenate([p.detections for p in self.people])[self._chosen]
 
     @cached_property
     def marks(self) -> Float[Array, "n M 3"]:
         """Of those frames, m."""
-        return np.concatenate([p.marks for p in self.people])
+        return np.concatenate([p.marks for p in self.people])[self._chosen]
 
     @property
     def prominence(self) -> float:
@@ -79,7 +90,7 @@ def cast(people: list[Person], count: int | None, cameras: Cameras, T: int, fps:
 
 
 def joined(people: list[Person], fps: float, config: IdentityConfig) -> list[Part]:
-    """Stretches of one person put together: cheapest links first (Kruskal 1956), never two stretches of the same time."""
+    """Stretches of one person put together: cheapest links first (Kruskal 1956), none of the same time for longer than `OVERLAP`."""
     people = sorted(people, key=lambda p: p.frames[0])
     cost = links(people, fps, config)
     part = {n: [n] for n in range(len(people))}
@@ -106,12 +117,13 @@ def links(people: list[Person], fps: float, config: IdentityConfig) -> Float[Arr
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of stretches that share no mark
         way = np.nanmedian(np.linalg.norm(end[:, None] - begin[None], axis=-1), -1)
-    reach = config.reach + config.speed * np.maximum(first[None] - placed[:, None], 0) / fps
+    reach = config.reach + config.speed * np.maximum(np.abs(first[None] - placed[:, None]) / fps, LOST)
     alike = np.minimum(rate[:, None], rate[None]) > 0.4 * np.maximum(rate[:, None], rate[None])  # a bystander stands in for no actor
     unlike = _unlikeness(np.stack([_look(p) for p in people]), config.look) + _unlikeness(
         np.array([_build(p) for p in people]), config.build
     )
-    possible = (last[:, None] < first[None]) & (way < reach) & alike & (unlike < UNLIKE)
+    apart = (last[:, None] < first[None] + OVERLAP * fps) & (first[:, None] < first[None]) & (last[:, None] < last[None])
+    possible = apart & (way < reach) & alike & (unlike < UNLIKE)
     return np.where(possible, (way / reach) ** 2 + unlike, np.inf)
 
 

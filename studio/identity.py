@@ -54,7 +54,7 @@ def identify(
             sight = Sighting(rays[:, t], scene.position)
             unlike = None if looks is None else scene.unlike(active, looks[:, t])
             taken = scene.follow(active, frame, sight, size[:, t], unlike)
-            fresh = scene.discover(frame, sight, size[:, t], taken)
+            fresh = scene.discover(frame, sight, size[:, t], taken, None if looks is None else looks[:, t])
             active += fresh
             for person in active:
                 if person.frames[-1] == frame:
@@ -148,7 +148,8 @@ class _Scene:
             two = detections.copy()
             two[c] = d
             found, guess = self.settled(sight, two[None])
-            moved = float(np.nanmedian(np.linalg.norm(guess[0] - person.expected(frame), axis=-1)))
+            off = np.linalg.norm(guess[0] - person.expected(frame), axis=-1)
+            moved = float(np.median(off[np.isfinite(off)])) if np.isfinite(off).any() else np.inf
             if (found[0] >= 0).sum() == 2 and plausible(guess[0], self.trunk) and moved < allowed:
                 allowed, marks, best = moved, guess[0], two
         return marks, best
@@ -159,10 +160,10 @@ class _Scene:
         unknown = Expected(np.full((len(found), sight.rays.shape[2], 3), np.nan), np.full(len(found), agreement))
         return agreeing(sight, sight.planes(), found, unknown, agreement)
 
-    def discover(self, frame: int, sight: Sighting, size: np.ndarray, taken: np.ndarray) -> list[Person]:
+    def discover(self, frame: int, sight: Sighting, size: np.ndarray, taken: np.ndarray, looks: np.ndarray | None) -> list[Person]:
         """People who are not known yet: at least two free detections whose rays meet."""
         people: list[Person] = []
-        found = hypotheses(sight, ~taken, self.config.agreement, self.trunk)
+        found = hypotheses(sight, ~taken, self.config.agreement, self.trunk, looks, self.config.pair)
         if not len(found):
             return people
         for detections, marks in zip(*self.settled(sight, found)):

@@ -129,10 +129,18 @@ def agreeing(
         found[bad, worst[bad]] = -1
 
 
-def hypotheses(sight: Sighting, free: Bool[Array, "C D"], agreement: float, trunk: tuple[float, float] | None) -> Int[Array, "P C"]:
+def hypotheses(
+    sight: Sighting,
+    free: Bool[Array, "C D"],
+    agreement: float,
+    trunk: tuple[float, float] | None,
+    looks: Float[Array, "C D H"] | None = None,
+    stranger: float = 1.0,
+) -> Int[Array, "P C"]:
     """People among the free detections: at least two that meet in space; those that most views support best come first.
 
-    `trunk`: shortest and longest distance of the first two marks, m.
+    `trunk`: shortest and longest distance of the first two marks, m. Two whose `looks` are further apart than `stranger` (Hellinger) are
+    two people.
     """
     views, slots = np.nonzero(free & (np.isfinite(sight.rays).all(-1).sum(-1) >= 3))
     i, j = np.triu_indices(len(views), 1)
@@ -142,10 +150,15 @@ def hypotheses(sight: Sighting, free: Bool[Array, "C D"], agreement: float, trun
     H, b = (x[views, slots] for x in sight.planes())
     marks = _solved(H[i] + H[j], b[i] + b[j])
     rays, at = sight.rays[views, slots], sight.position[views]
+    alike = np.ones((len(views), len(views)), bool)
+    if looks is not None:
+        root = np.sqrt(looks[views, slots])
+        alike = ~(np.linalg.norm(root[:, None] - root[None], axis=-1) > np.sqrt(2) * stranger)
     near = np.maximum(*(np.nan_to_num(distance(rays[k], marks, at[k]), nan=FAR) for k in (i, j))) < agreement
-    marks = marks[near & plausible(marks, trunk)]
+    good = near & plausible(marks, trunk) & alike[i, j]
+    marks, like = marks[good], alike[i[good]] & alike[j[good]]
     far = np.concatenate([distance(rays[None], part[:, None], at[None]) for part in np.array_split(marks, len(marks) // 500 + 1)])
-    support = np.clip(1 - (np.nan_to_num(far, nan=FAR) / agreement) ** 2, 0, None)
+    support = like * np.clip(1 - (np.nan_to_num(far, nan=FAR) / agreement) ** 2, 0, None)
     found = []
     while len(support):
         best = np.stack([support[:, views == c].max(1, initial=0) for c in range(len(free))], 1)

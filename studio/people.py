@@ -27,6 +27,8 @@ class IdentityConfig:
     """A detection whose looks are further from a person's is somebody else."""
     other: float = 0.15
     """So is one that looks by so much more like another, where that is beyond two of `look`."""
+    pair: float = 0.6
+    """Detections of two views that look further apart are two people; cameras differ in colour, so this is more than `stranger`."""
     build: float = 0.06
     """Standard deviation of a person's measured height from one stretch to the next, m."""
     still: float = 0.02
