@@ -22,7 +22,7 @@ from calibration.intrinsics import FocalPrior, LensFit, calibrate_lens
 from calibration.lens_library import Library
 from calibration.quality import Distance, judge, judge_floor
 from calibration.world import Move, from_board
-from studio.boards import find_in_videos, read_instants
+from studio.boards import find_in_videos, read_instants, sync_numbers
 from studio.calibration_report import Account, account_of_boards, write_report
 from studio.pairing import video_files
 from studio.take import Session
@@ -40,6 +40,30 @@ def quiet(part: float, doing: str) -> None:
 
 
 @dataclass(frozen=True)
+class Numbering:
+    """By which numbers a user names instants."""
+
+    numbers: Sequence[int]
+    """Of each instant, increasing."""
+    what: str
+    """What these are, in words."""
+
+    @classmethod
+    def of(cls, videos: Mapping[str, Path], table: Path | None) -> Numbering:
+        """Frame numbers; with a table of instants its sync_index."""
+        if table is not None:
+            return cls(sync_numbers(table), f"the sync_index in {table}")
+        return cls(range(max(probe(v).frames for v in videos.values())), "frame numbers")
+
+    def position(self, number: int) -> int:
+        """Which instant has the number, or is nearest to it; a `ValueError` names the range where it is outside."""
+        first, last = self.numbers[0], self.numbers[-1]
+        if not first <= number <= last:
+            raise ValueError(f"--floor {number}: no such instant; they go from {first} to {last} ({self.what})")
+        return min(range(len(self.numbers)), key=lambda i: abs(self.numbers[i] - number))
+
+
+@dataclass(frozen=True)
 class Found:
     """The board in the videos."""
 
@@ -47,18 +71,21 @@ class Found:
     every: int
     """It was looked for at every so many-th instant."""
 
+    numbering: Numbering
+    """Of all instants, looked at or not."""
+
     def number(self, b: int) -> int:
-        """The number of the b-th instant in the videos, or in the table of instants."""
-        return b * self.every
+        """The number of the b-th instant that was looked at: of its frames, or its sync_index in the table of instants."""
+        return self.numbering.numbers[b * self.every]
 
     def nearest(self, fit: RigFit, number: int) -> int:
-        """The solved instant nearest to a number; a `ValueError` where none is near."""
+        """The solved instant nearest to a number; a `ValueError` where there is no such number, or none is solved near it."""
+        at = self.numbering.position(number)
         solved = fit.board_position.isfinite().all(-1).nonzero()[:, 0]
-        b = int(solved[(solved * self.every - number).abs().argmin()]) if len(solved) else 0
-        if abs(self.number(b) - number) > self.every or not len(solved):
-            raise ValueError(
-                f"--floor {number}: two cameras place the board at no instant near it; the nearest is {self.number(b)}. Name another"
-            )
+        b = int(solved[(solved * self.every - at).abs().argmin()]) if len(solved) else 0
+        if abs(b * self.every - at) > self.every or not len(solved):
+            near = f"; the nearest is {self.number(b)}" if len(solved) else ""
+            raise ValueError(f"--floor {number}: two cameras place the board at no instant near it{near}. Name another")
         return b
 
 
@@ -111,9 +138,10 @@ def find(videos: Mapping[str, Path], board: Board, cache: Path, instants: Path |
     What was found is kept in `cache`. A `ValueError` says what is the matter where no camera sees the board.
     """
     table = read_instants(instants, list(videos)) if instants else None
-    count = table.shape[1] if table is not None else max(probe(v).frames for v in videos.values())
-    every = max(round(count / INSTANTS), 1)
-    return Found(find_in_videos(videos, board, cache, every, table, lambda part: told(part, "looking for the board")), every)
+    numbering = Numbering.of(videos, instants)
+    every = max(round(len(numbering.numbers) / INSTANTS), 1)
+    views = find_in_videos(videos, board, cache, every, table, lambda part: told(part, "looking for the board"))
+    return Found(views, every, numbering)
 
 
 def lenses(views: BoardViews, known: Path | None = None, told: Told = quiet, library: Library | None = None) -> dict[str, LensFit | str]:

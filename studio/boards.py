@@ -106,8 +106,29 @@ def prior_from_image(path: Path) -> FocalPrior | None:
 def read_instants(path: Path, cameras: Sequence[str]) -> Int[Tensor, "C B"]:
     """Which frames belong together, from a CSV table with the columns sync_index, cam_id (or port) and frame_time (or frame_index).
 
-    A camera's frames are its rows in the order of time; -1 where it has none. A `ValueError` names file, column and remedy.
+    A camera's frames are its rows in the order of time; -1 where it has none. The columns go by `sync_numbers`. A `ValueError` names
+    file, column and remedy.
     """
+    seen = _stamps(path)
+    owner = {c: _owner(path, c, cameras) for c in sorted({s[0] for s in seen})}
+    numbers = {s: n for n, s in enumerate(sorted({s[1] for s in seen}))}
+    table = torch.full((len(cameras), len(numbers)), -1, dtype=torch.int64)
+    for column, index in owner.items():
+        for frame, (_, sync, _) in enumerate(sorted((s for s in seen if s[0] == column), key=lambda s: s[2])):
+            if index is not None:
+                table[index, numbers[sync]] = frame
+    if empty := [n for n, row in zip(cameras, table) if bool((row < 0).all())]:
+        raise ValueError(f"{path}: has no row of camera {empty[0]!r}; its cameras are {sorted(owner)}")
+    return table
+
+
+def sync_numbers(path: Path) -> tuple[int, ...]:
+    """The sync_index of each instant of a table of time stamps, increasing; a `ValueError` as of `read_instants`."""
+    return tuple(sorted({s[1] for s in _stamps(path)}))
+
+
+def _stamps(path: Path) -> list[tuple[str, int, float]]:
+    """Camera, sync_index, and time or frame of each row."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such table of time stamps; leave it out where frames of one number belong together")
     with path.open(newline="", encoding="utf-8-sig") as file:
@@ -121,16 +142,9 @@ def read_instants(path: Path, cameras: Sequence[str]) -> Int[Tensor, "C B"]:
         seen = [(str(r[camera]), int(r["sync_index"]), float(r[order])) for r in rows if r[order] not in ("", None)]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: a row holds no number where one belongs ({error}); write the table again") from error
-    owner = {c: _owner(path, c, cameras) for c in sorted({s[0] for s in seen})}
-    numbers = {s: n for n, s in enumerate(sorted({s[1] for s in seen}))}
-    table = torch.full((len(cameras), len(numbers)), -1, dtype=torch.int64)
-    for column, index in owner.items():
-        for frame, (_, sync, _) in enumerate(sorted((s for s in seen if s[0] == column), key=lambda s: s[2])):
-            if index is not None:
-                table[index, numbers[sync]] = frame
-    if empty := [n for n, row in zip(cameras, table) if bool((row < 0).all())]:
-        raise ValueError(f"{path}: has no row of camera {empty[0]!r}; its cameras are {sorted(owner)}")
-    return table
+    if not seen:
+        raise ValueError(f"{path}: no row tells the {order} of a frame; write the table again")
+    return seen
 
 
 def _owner(path: Path, column: str, cameras: Sequence[str]) -> int | None:

@@ -68,14 +68,18 @@ def calibrate_from_boards(
     """Writes cameras.yaml, quality.yaml, board.yaml and report.html, prints the gates; 2 where one fails and is not accepted, else 0.
 
     `instants` is a table of which frames belong together (timestamps.csv beside the videos by default, else frames of one number).
-    `floor` numbers instants at which the board lies on the floor: the first gives the world, at the others it must lie there too. `world`
-    is told by points instead. `library` says beforehand what the lenses are. Without a rig nothing that was there is touched.
+    `floor` numbers instants (by frame, or by the table's sync_index) at which the board lies on the floor: the first gives the world, at
+    the others it must lie there too. `world` is told by points instead. `library` says beforehand what the lenses are. Without a rig
+    nothing that was there is touched.
     """
     begun = time.monotonic()
     videos, target = steps.clips(places), steps.cameras_file(out)
     before = read_cameras(target) if target.is_file() else None
     if instants is None and (instants := steps.instants_beside(videos)):
         Console().print(f"board: {instants} tells which frames belong together", highlight=False)
+    numbering = steps.Numbering.of(videos, instants)
+    for number in floor:
+        numbering.position(number)  # a wrong number is told before the long search
     try:
         found = steps.find(videos, board, target.parent / "board", instants)
     except NotSeen as error:

@@ -16,7 +16,7 @@ from calibration.board_faults import why_not_found
 from calibration.boards import Board, BoardViews, find_board, sight_board
 from studio import boards as finding
 from studio.board_print import described, drawn, length, print_board
-from studio.boards import find_in_images, find_in_videos, prior_from_image, read_instants
+from studio.boards import find_in_images, find_in_videos, prior_from_image, read_instants, sync_numbers
 from studio.cli import call
 from studio.video import VideoWriter
 
@@ -199,6 +199,7 @@ def test_time_stamps_tell_which_frames_belong_together(tmp_path):
     table = tmp_path / "timestamps.csv"
     table.write_text("sync_index,cam_id,frame_time\n7,1,0.30\n5,0,0.1\n6,0,0.2\n5,1,0.11\n7,0,0.31\n")
     assert read_instants(table, ["cam_0", "cam_1"]).tolist() == [[0, 1, 2], [0, -1, 1]]
+    assert sync_numbers(table) == (5, 6, 7)
     with pytest.raises(ValueError, match="cam_2"):
         read_instants(table, ["cam_0", "cam_2"])
     table.write_text("frame,time\n1,2\n")

@@ -1,9 +1,11 @@
 """`studio calibrate --board` from videos to gates: clips of a board are warped by OpenCV from a print and known cameras."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from board_clips import FOCAL, NAMES, SIZE, charuco, filmed, looking, lying, waved
 from board_clips import PLACES as TRUE
@@ -12,6 +14,7 @@ from board_clips import clips as written
 from calibration.cameras import Cameras
 from calibration.gates import Gate, load_gates, save_gates
 from calibration.lens_library import read_library
+from studio.board_steps import Found, Numbering
 from studio.cli import call
 from studio.take import Take
 from studio.video import VideoWriter
@@ -64,6 +67,30 @@ def test_clips_of_a_board_give_metres_floor_and_gates(clips, tmp_path, capsys):
     document = yaml.safe_load((out / "quality.yaml").read_text())
     assert document["verdict"] == "fail" and document["accepted"] is True
     assert "Accepted by the operator" in (out / "report.html").read_text()
+
+
+def test_the_floor_is_named_by_the_sync_index_of_the_table(clips, tmp_path, capsys):
+    table = tmp_path / "table.csv"
+    rows = [f"{35 + n},{c},{0.1 * n}" for n in range(FLOOR + 3) for c in NAMES]
+    table.write_text("\n".join(["sync_index,cam_id,frame_time", *rows]))
+    lenses = ["--lenses", str(camera_file(tmp_path))]
+    words = ["calibrate", str(clips), "--board", BOARD, "--out", str(tmp_path / "rig"), "--instants", str(table), *lenses]
+    assert call([*words, "--floor", str(FLOOR + 1)]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "from 35 to 61" in told and "sync_index" in told and not (tmp_path / "rig").exists()  # before the long search
+    assert call([*words, "--floor", str(35 + FLOOR + 1)]) == 0
+    np.testing.assert_allclose(Cameras.load(tmp_path / "rig/cameras.yaml").position[:, 2], PLACES[:, 2], atol=0.03)
+
+
+def test_an_instant_that_no_two_cameras_place_is_told_by_its_number():
+    nowhere = torch.full((3,), torch.nan)
+    fit = SimpleNamespace(board_position=torch.stack([torch.zeros(3), nowhere, nowhere, torch.ones(3)]))
+    found = Found(None, 2, Numbering((35, 36, 38, 39, 40, 41, 50, 51), "the sync_index in t.csv"))  # type: ignore[arg-type]
+    assert [found.number(b) for b in range(4)] == [35, 38, 40, 50] and found.nearest(fit, 50) == 3 and found.nearest(fit, 38) == 0
+    with pytest.raises(ValueError, match="the nearest is 50"):
+        Found(None, 1, Numbering((35, 36, 37, 38, 50), "")).nearest(SimpleNamespace(board_position=fit.board_position[[1, 1, 1, 1, 3]]), 36)  # type: ignore
+    with pytest.raises(ValueError, match="35 to 51"):
+        found.nearest(fit, 5)
 
 
 def test_clips_that_give_no_rig_leave_an_earlier_calibration_alone(clips, tmp_path, capsys):

@@ -81,7 +81,7 @@ def calibrate(
         videos: clips of a board, one per camera, named after it, or a folder of them
         board: the board: board.yaml, or for example charuco:4x5:54mm:DICT_4X4_1000[:marker=40mm][:inverted][:legacy]
         instants: table of which frames belong together (timestamps.csv); frames of one number by default
-        floor: number of the instant at which the board lies on the floor, print up: it becomes z = 0; it must lie on it at further ones
+        floor: instant at which the board lies on the floor, print up: its frame, or sync_index in the table; z = 0; further ones check it
         floor_points: three or more points on the floor, clicked in two cameras or more: a YAML file of NAME: {CAM: [X, Y]}, or words
         known_points: YAML file of points that were measured: NAME: {pixels: {CAM: [X, Y]}, xyz: [X, Y, Z]} in metres, z up
         origin: the floor point that becomes the origin, and one that x goes towards
