@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
@@ -15,6 +16,9 @@ from studio.values import Keypoints2D, Tracks3D
 from studio.video import frames as images
 from studio.video import probe
 
+FINEST = 320
+"""Masks are brought to at most so many pixels across: a window of many cameras must fit into memory."""
+
 
 def masks_folder(take: Take) -> Path:
     """Where the detector leaves masks, one video a camera."""
@@ -24,19 +28,25 @@ def masks_folder(take: Take) -> Path:
 def masks_of(take: Take, camera: str, detection: Int[Tensor, "T"], frames: slice) -> Bool[Tensor, "T h w"]:
     """Which pixels of a camera's masks are the person who is `detection` (-1 for nobody) in consecutive frames of the take.
 
-    A frame between two of the camera's own has the nearer one's. Empty where the detector wrote none.
+    A frame between two of the camera's own has the nearer one's. They show the whole image, no finer than `FINEST`; empty where the
+    detector wrote none.
     """
     file = masks_folder(take) / f"{camera}.mkv"
     if not file.is_file():
         return torch.zeros(len(detection), 2, 2, dtype=torch.bool)
     own = _own(take, camera, frames)
     info = probe(file)
-    kept = np.zeros((len(detection), info.height, info.width), bool)
+    coarser = -(-max(info.width, info.height) // FINEST)
+    size = (-(-info.width // coarser), -(-info.height // coarser))
+    kept = np.zeros((len(detection), size[1], size[0]), bool)
     low, high = max(int(own.min()), 0), min(int(own.max()) + 1, info.frames)
-    seen = dict(images(file, low, high, gray=True)) if low < high else {}
-    for t, (number, who) in enumerate(zip(own.tolist(), detection.tolist())):
-        if who >= 0 and number in seen:
-            kept[t] = seen[number] == who + 1
+    rows: dict[int, list[int]] = {}
+    for t, number in enumerate(own.tolist()):
+        if detection[t] >= 0:
+            rows.setdefault(number, []).append(t)
+    for number, image in images(file, low, high, gray=True) if low < high else ():
+        for t in rows.get(number, ()):
+            kept[t] = cv2.resize((image == int(detection[t]) + 1).astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) > 127
     return torch.from_numpy(kept)
 
 

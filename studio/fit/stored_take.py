@@ -41,7 +41,8 @@ class StoredTake:
 
     def __getitem__(self, frames: slice | Tensor) -> Observed:
         if isinstance(frames, Tensor):
-            parts = [self[slice(int(t), int(t) + 1)] for t in frames]
+            bare = replace(self, masks=None)  # scattered frames are for the shape, which keypoints tell
+            parts = [bare[slice(int(t), int(t) + 1)] for t in frames]
             joined = {k: torch.cat([getattr(p, k) for p in parts], axis) for k, axis in AXES}
             return replace(parts[0], **joined)
         keypoints = self.footage.cut(frames)
