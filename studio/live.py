@@ -5,6 +5,7 @@ Beside studio/video.py, which reads finished files, the one module that knows Py
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 import time
@@ -30,6 +31,10 @@ MILLISECOND = Fraction(1, 1000)
 
 class SourceLost(ConnectionError):
     """A live source that cannot be opened, or that stopped sending."""
+
+
+class SourceEnded(SourceLost):
+    """A source that sent all there is: a file behind an address."""
 
 
 @dataclass(frozen=True)
@@ -83,24 +88,31 @@ class LiveSource:
 
     @property
     def kind(self) -> tuple[str, int, int]:
-        """Codec, width and height: what must stay the same for a recording to go on after a break."""
+        """Codec, width and height: what must stay the same for a recording to go on after a break. 0 px where it did not say yet."""
         context = self.stream.codec_context
         return context.name, context.width, context.height
 
     def packets(self) -> Iterator[Arrival]:
-        """Packets as they arrive, without end; a `SourceLost` where they stop."""
+        """Packets as they arrive, without end; a `SourceLost` where they stop, a `SourceEnded` where no more will come."""
         packets = self._container.demux(self.stream)
         while True:
             try:
                 packet = next(packets)
             except (av.error.FFmpegError, OSError, StopIteration) as error:
-                raise SourceLost(f"{self.name}: the connection is lost ({_short(error)})") from error
+                raise self._end(error) from error
             arrived = time.monotonic()
             if packet.size == 0:
-                raise SourceLost(f"{self.name}: the connection is lost (the stream ended)")
+                raise self._end(EOFError())
             if not packet.is_corrupt:
                 clocked = packet.pts is not None and self._container.format.name not in CLOCKLESS
                 yield Arrival(packet, float(packet.pts * packet.time_base) if clocked else None, arrived)
+
+    def _end(self, error: BaseException) -> SourceLost:
+        if not isinstance(error, StopIteration | EOFError):
+            return SourceLost(f"{self.name}: the connection is lost ({_short(error)})")
+        if self._container.size > 0:  # its length was known: this is all of it
+            return SourceEnded(f"{self.name}: the stream ended")
+        return SourceLost(f"{self.name}: the stream ended")
 
     def images(self, packet: Any) -> list[VideoFrame]:
         """Images that a packet completes; none from one that does not decode."""
@@ -123,40 +135,59 @@ def preview(frame: VideoFrame, width: int = 640) -> UInt8[np.ndarray, "H W 3"]:
 class LiveWriter:
     """A Matroska file under a temporary name, renamed by `close`; even a killed run leaves it playable.
 
-    Packets are kept as they are where the source's codec allows, otherwise its images are encoded.
+    Packets are kept as they are where the source's codec allows (`copied`), otherwise its images are encoded. An `OSError` says in a
+    sentence why the file cannot be written.
     """
 
     def __init__(self, path: Path, source: LiveSource) -> None:
         self.path, self.copied = path, source.copied
         self._partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-        self._container: Any = av.open(
-            str(self._partial), "w", format="matroska", options={"flush_packets": "1", "cluster_time_limit": "1000"}
-        )
-        if self.copied:
-            self._stream: Any = self._container.add_stream_from_template(source.stream)
-        else:
-            self._stream = self._container.add_stream("libx264", rate=30, options={"crf": "18", "preset": "veryfast", "bf": "0"})
-            self._stream.width, self._stream.height = source.kind[1:]
-            self._stream.pix_fmt = "yuv444p" if any(v % 2 for v in source.kind[1:]) else "yuv420p"
-            self._stream.codec_context.time_base = MILLISECOND
+        self._container, self._stream = self._opened(), None
         self._last: int | None = None
         self.frames = 0
+        if not self.copied:
+            return
+        try:
+            self._stream = self._container.add_stream_from_template(source.stream)
+            self._container.start_encoding()
+        except ValueError:  # a file's header needs what the stream has not told yet, such as the size of its images
+            self._container.close()
+            self.copied, self._container, self._stream = False, self._opened(), None
+
+    def _opened(self) -> Any:
+        return av.open(str(self._partial), "w", format="matroska", options={"flush_packets": "1", "cluster_time_limit": "1000"})
+
+    def _encoder(self, width: int, height: int) -> Any:
+        stream = self._container.add_stream("libx264", rate=30, options={"crf": "18", "preset": "veryfast", "bf": "0"})
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
+        stream.codec_context.time_base = MILLISECOND
+        return stream
 
     def write(self, item: Any, moment: float) -> None:
         """Append a packet, or an image where the writer encodes, shown `moment` s after the recording began."""
-        shown = round(moment * 1000)
-        if isinstance(item, VideoFrame):
-            item = item.reformat(format=self._stream.pix_fmt)
-            item.pts, item.time_base = self._next(shown), MILLISECOND
-            item.pict_type = 0  # the encoder decides, not the source
-            self._container.mux(self._stream.encode(item))
-        else:
-            late = 0 if item.dts is None or item.pts is None else max(0, round(float((item.pts - item.dts) * item.time_base) * 1000))
-            item.stream, item.time_base = self._stream, MILLISECOND
-            decoded = self._next(shown - late)
-            item.pts, item.dts = max(shown, decoded), decoded
-            self._container.mux(item)
+        try:
+            (self._encode if isinstance(item, VideoFrame) else self._copy)(item, round(moment * 1000))
+        except (av.error.FFmpegError, ValueError) as error:
+            if isinstance(error, OSError):
+                raise
+            raise OSError(f"the clip ends here, for what came cannot be written ({_short(error)}); what was kept plays") from error
         self.frames += 1
+
+    def _encode(self, image: VideoFrame, shown: int) -> None:
+        self._stream = self._stream or self._encoder(image.width, image.height)
+        image = image.reformat(self._stream.width, self._stream.height, self._stream.pix_fmt)
+        image.pts, image.time_base = self._next(shown), MILLISECOND
+        image.pict_type = 0  # the encoder decides, not the source
+        self._container.mux(self._stream.encode(image))
+
+    def _copy(self, packet: Any, shown: int) -> None:
+        pts, dts = packet.pts, packet.dts
+        late = 0 if dts is None or pts is None else max(0, round(float((pts - dts) * packet.time_base) * 1000))
+        packet.stream, packet.time_base = self._stream, MILLISECOND
+        decoded = self._next(shown - late)
+        packet.pts, packet.dts = max(shown, decoded), decoded
+        self._container.mux(packet)
 
     def _next(self, moment: int) -> int:
         """The moment, or the first free one after the last: stamps must ascend."""
@@ -164,15 +195,18 @@ class LiveWriter:
         return self._last
 
     def close(self) -> None:
-        """Finish the file and give it its name."""
+        """Finish the file and give it its name; no file where nothing was written."""
         try:
-            if not self.copied:
+            if not self.copied and self._stream is not None:
                 self._container.mux(self._stream.encode(None))
         finally:
             try:
                 self._container.close()
             finally:
-                self._partial.replace(self.path)  # on a full disk too: what is there plays
+                if self.frames:
+                    self._partial.replace(self.path)  # on a full disk too: what is there plays
+                else:
+                    self._partial.unlink(missing_ok=True)
 
 
 def _address(name: str, place: str) -> tuple[str, str | None, dict[str, str]]:
@@ -208,4 +242,6 @@ def _remedy(layout: str | None) -> str:
 def _short(error: BaseException) -> str:
     if isinstance(error, StopIteration | EOFError):
         return "the stream ended"
+    if getattr(error, "errno", None) == errno.EIO:
+        return "the other side closed it"
     return "no answer in time" if "xit requested" in str(error) else str(getattr(error, "strerror", None) or error)

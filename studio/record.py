@@ -16,7 +16,7 @@ from rich.console import Console
 
 from studio.arrivals import ascending, frame_times, write_table
 from studio.freshness import VIDEO_SUFFIXES
-from studio.live import Arrival, LiveSource, LiveWriter, SourceLost, masked, preview
+from studio.live import Arrival, LiveSource, LiveWriter, SourceEnded, SourceLost, masked, preview
 
 Preview = Callable[[str, UInt8[np.ndarray, "H W 3"]], None]
 PREVIEW = 0.2
@@ -173,21 +173,30 @@ class _Worker(threading.Thread):
                 self.shared.stop.wait(0.5)
                 continue
             try:
-                if self.kind not in (None, source.kind):
+                if not self._same(source.kind):
                     self.trouble = f"came back as {source.kind} instead of {self.kind}; its recording ends at the break"
                     return
-                self.kind = source.kind
+                self.kind, opened = source.kind, time.monotonic()
                 self.ready.set()
                 if lost is not None:
                     self.shared.tell(f"{self.name}: back after {time.monotonic() - lost:.1f} s")
                 self.segments.append([])
                 self._keep(source)
+            except SourceEnded:
+                self.trouble = "the stream ended"
+                return
             except SourceLost as error:
                 lost = time.monotonic()
                 if not self.shared.stop.is_set():
                     self.shared.tell(f"{error}, trying again")
+                if lost - opened < 1:  # a source that breaks at once is not asked a hundred times a second
+                    self.shared.stop.wait(0.5)
             finally:
                 source.close()
+
+    def _same(self, kind: tuple[str, int, int]) -> bool:
+        """Whether a source that came back sends what it sent before; a size that one of the two did not tell counts as the same."""
+        return self.kind is None or kind == self.kind or (kind[0] == self.kind[0] and not (kind[1] and self.kind[1]))
 
     def _keep(self, source: LiveSource) -> None:
         """Everything a source sends, from its first whole image on, until the end or the source is lost."""
@@ -206,11 +215,13 @@ class _Worker(threading.Thread):
 
     def _one(self, source: LiveSource, arrival: Arrival) -> None:
         wanted = self.shared.wants_images
-        images = source.images(arrival.packet) if wanted or not source.copied else []
         if self.folder is not None:
             self.writer = self.writer or LiveWriter(self.folder / f"{self.name}.mkv", source)
-            for item in [arrival.packet] if source.copied else images:
-                stamp = arrival.stamp if source.copied or arrival.stamp is None else item.time
+        copied = source.copied if self.writer is None else self.writer.copied
+        images = source.images(arrival.packet) if wanted or not copied else []
+        if self.writer is not None:
+            for item in [arrival.packet] if copied else images:
+                stamp = arrival.stamp if copied or arrival.stamp is None else item.time
                 self.writer.write(item, self._moment(stamp, arrival.arrived))
                 self.segments[-1].append((stamp, arrival.arrived))
         else:
@@ -233,7 +244,8 @@ class _Worker(threading.Thread):
             self._troubled(error)
 
     def _troubled(self, error: OSError) -> None:
-        self.trouble = self.trouble or str(error)
+        told = f"{error.filename}: cannot be written ({error.strerror}); choose another --out" if error.filename else str(error)
+        self.trouble = self.trouble or told
         if error.errno == errno.ENOSPC:
             self.shared.disk = "the disk is full"
             self.shared.stop.set()

@@ -25,11 +25,12 @@ def picture(number: int) -> np.ndarray:
     return image
 
 
-def transport_stream(frames: int, gop: int = 5) -> list[bytes]:
-    """H.264 in MPEG-TS, one piece of bytes a frame."""
+def transport_stream(frames: int, gop: int = 5, codec: str = "libx264") -> list[bytes]:
+    """H.264 (or what `codec` encodes) in MPEG-TS, one piece of bytes a frame."""
     sink, pieces = io.BytesIO(), []
     with av.open(sink, "w", format="mpegts", options={"flush_packets": "1", "pat_period": "0.1"}) as out:
-        stream = out.add_stream("libx264", rate=FPS, options={"g": str(gop), "bf": "0", "preset": "ultrafast", "tune": "zerolatency"})
+        quick = {"preset": "ultrafast", "tune": "zerolatency"} if codec == "libx264" else {"sc_threshold": "1000000000"}
+        stream = out.add_stream(codec, rate=FPS, options={"g": str(gop), "bf": "0", **quick})
         stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
         for number in range(frames):
             out.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
@@ -48,9 +49,20 @@ def motion_jpeg(frames: int) -> list[bytes]:
 
 
 class Camera:
-    """Serves pieces at `FPS`; `breaks` are the numbers of the connections that are cut after so many pieces."""
+    """Serves pieces at `FPS` times `speed`; `breaks` are the numbers of the connections that are cut after so many pieces.
 
-    def __init__(self, pieces: list[bytes], kind: str, breaks: dict[int, int] | None = None, skipped: frozenset[int] = frozenset()) -> None:
+    With `finite` it says beforehand how long the answer is, as servers of files do.
+    """
+
+    def __init__(
+        self,
+        pieces: list[bytes],
+        kind: str,
+        breaks: dict[int, int] | None = None,
+        skipped: frozenset[int] = frozenset(),
+        speed: float = 1,
+        finite: bool = False,
+    ) -> None:
         self.served = 0
         camera = self
 
@@ -59,11 +71,13 @@ class Camera:
                 number, camera.served = camera.served, camera.served + 1
                 self.send_response(200)
                 self.send_header("Content-Type", kind)
+                if finite:
+                    self.send_header("Content-Length", str(sum(len(p) for n, p in enumerate(pieces) if n not in skipped)))
                 self.end_headers()
                 begun = time.monotonic()
                 try:
                     for n, piece in enumerate(pieces[: (breaks or {}).get(number, len(pieces))]):
-                        time.sleep(max(0.0, begun + n / FPS - time.monotonic()))
+                        time.sleep(max(0.0, begun + n / FPS / speed - time.monotonic()))
                         if n not in skipped:
                             self.wfile.write(piece)
                             self.wfile.flush()

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from live_server import FPS, jpeg_camera, rtsp_camera, ts_camera
+from live_server import FPS, Camera, jpeg_camera, rtsp_camera, transport_stream, ts_camera
 
 from studio import arrivals, cli, record, video
 from studio.sync.table import read_table
@@ -89,6 +89,41 @@ def test_an_rtsp_camera_is_kept_as_it_comes_and_found_again(tmp_path):
     assert clip.breaks == 1 and clip.trouble == "" and abs(clip.fps - FPS) < 0.2
     shown = np.array(numbers(clip.video))
     assert len(shown) == len(clip.times) > 30 and (np.diff(shown) % 40 != 1).sum() == 1
+
+
+def test_a_stream_joined_before_it_told_its_size_is_encoded_instead(tmp_path):
+    pieces = transport_stream(160, gop=60, codec="mpeg4")  # without the first, its size comes with the sixtieth image
+    with Camera(pieces, "video/mp2t", skipped=frozenset({0}), speed=4, finite=True) as camera:
+        clip = record.record({"cam01": camera.url}, tmp_path, 10).clips["cam01"]
+    info = video.probe(tmp_path / "cam01.mkv")
+    assert (info.width, info.height) == (160, 120) and info.frames == len(clip.times) == 100
+    wrong = (np.array(numbers(clip.video)) - np.arange(60, 160) + 20) % 40 - 20
+    assert np.abs(wrong).max() <= 2  # in order, none twice; this codec blurs small steps of brightness
+
+
+def test_a_stream_that_ended_is_not_called_lost_and_is_not_recorded_again(tmp_path, capsys):
+    with Camera(transport_stream(30), "video/mp2t", speed=4, finite=True) as camera:
+        clip = record.record({"cam01": camera.url}, tmp_path, 10, patience=2).clips["cam01"]
+        assert camera.served == 1
+    assert 20 <= len(clip.times) <= 30 and (clip.breaks, clip.trouble) == (0, "the stream ended")  # from a key frame on
+    said = capsys.readouterr().err
+    assert "cam01: the stream ended" in said and "lost" not in said and "back after" not in said
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_a_source_of_which_nothing_could_be_written_leaves_no_file(tmp_path, monkeypatch, codec):
+    from studio import live
+
+    def refuse(*_):
+        raise live.av.error.ArgumentError(22, "Invalid argument", "cam01.partial.mkv")
+
+    monkeypatch.setattr(live.LiveWriter, "_copy", refuse)
+    monkeypatch.setattr(live.LiveWriter, "_encode", refuse)
+    skipped = frozenset({0} if codec == "mpeg4" else ())
+    with Camera(transport_stream(90, gop=60, codec=codec), "video/mp2t", speed=4, skipped=skipped, finite=True) as camera:
+        clip = record.record({"cam01": camera.url}, tmp_path / "clips", 10, patience=2).clips["cam01"]
+    assert clip.video is None and not list((tmp_path / "clips").iterdir())
+    assert clip.trouble.startswith("the clip ends here, for what came cannot be written (Invalid argument)")
 
 
 def test_previews_are_few_small_and_of_every_source(recorded):
