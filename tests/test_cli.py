@@ -81,15 +81,43 @@ def test_run_without_anything_asks_for_videos_and_a_take_is_no_session(footage, 
     assert "is a take" in capsys.readouterr().err and not (footage / "session.yaml").exists()
 
 
-def test_ctrl_c_ends_with_one_line(monkeypatch, capsys):
+@pytest.mark.parametrize("verb", ["run", "calibrate", "doctor", "inspect", "board", "cameras"])
+def test_ctrl_c_ends_with_one_line_and_promises_nothing_that_is_not_kept(monkeypatch, capsys, verb):
     def stopped() -> None:
         """Stop."""
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.VERBS, "doctor", stopped)
-    assert call("doctor") == 130
+    monkeypatch.setitem(cli.VERBS, verb, stopped)
+    assert call(verb) == 130
     told = capsys.readouterr().err.strip()
-    assert "\n" not in told and "the same command goes on" in told
+    assert told == ("stopped; what is finished is kept, the same command goes on from there" if verb in ("run", "calibrate") else "stopped")
+
+
+def test_what_cannot_be_written_is_told_in_a_sentence_with_a_remedy(footage, capsys):
+    (footage / "file").write_text("")
+    (footage / "folder.toml").mkdir()
+    camera = ["--device", "cam01=lavfi:testsrc=size=160x120:rate=20,realtime", "--seconds", "1"]
+    for words, told in (
+        (
+            ["cameras", "convert", footage / "cameras.yaml", footage / "none/x.toml"],
+            "none/x.toml: no such file or folder; correct the path",
+        ),
+        (["cameras", "convert", footage / "cameras.yaml", footage / "folder.toml"], "folder.toml: is a folder; name a file"),
+        (["cameras", "convert", footage / "cameras.yaml", footage / "file/x.yaml"], "file/x.yaml: a file stands where a folder is needed"),
+        (["record", *camera, "--out", footage / "file"], "file: exists already and is no folder; choose another path"),
+        (["record", *camera, "--out", "/proc/clips"], "/proc/clips: no such file or folder; correct the path"),
+    ):
+        assert call(*words) == 2
+        said = capsys.readouterr().err
+        assert told in said and "Errno" not in said and ".partial" not in said
+
+
+@pytest.mark.parametrize(("verb", "flag", "says"), [("inspect", "--no-tree", "summary alone"), ("wizard", "--no-browser", "only print")])
+def test_a_flag_that_switches_off_says_what_it_does(capsys, verb, flag, says):
+    with pytest.raises(SystemExit):
+        call(verb, "--help")
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.strip("│ ").startswith(flag) and "[" not in line)
+    assert says in line and "default" not in line
 
 
 def test_an_unknown_verb_lists_the_known(capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -31,6 +32,17 @@ VERBS: dict[str, Callable[..., Any]] = {
     "actor": actor,
 }  # fmt: skip
 
+RESUMED = {"run", "demo", "calibrate", *STAGES}
+"""Verbs that keep what is finished and go on from there when they are called again."""
+
+PATHS = {
+    errno.ENOENT: "no such file or folder; correct the path, or make the folder first that it is to lie in",
+    errno.EISDIR: "is a folder; name a file",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another path",
+    errno.EEXIST: "exists already and is no folder; choose another path",
+}
+"""What to tell of a path that the system refused; of other reasons its own words."""
+
 
 def main() -> None:
     """The `studio` command."""
@@ -53,7 +65,8 @@ def call(argv: Sequence[str]) -> int:
     try:
         return _dispatch(argv[0], argv[1:])
     except KeyboardInterrupt:
-        print("\nstopped; what is finished is kept, the same command goes on from there", file=sys.stderr)
+        kept = "; what is finished is kept, the same command goes on from there" if argv[0] in RESUMED else ""
+        print(f"\nstopped{kept}", file=sys.stderr)
         return 130
     except Exception as error:
         if debug:
@@ -67,8 +80,9 @@ def _told(error: Exception) -> str:
     """What to tell the user of an error that is not a fault of the studio; empty for one that is."""
     if "No space left on device" in str(error):  # of the system, of safetensors and of PyAV alike
         return f"the disk is full ({error}): make room, or choose another --out; the same command goes on where it stopped"
-    if isinstance(error, OSError) and error.filename and error.strerror and not isinstance(error, FileNotFoundError):
-        return f"{error.filename}: {error.strerror}; check the path and who may write there, or choose another"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        place = str(error.filename).replace(".partial", "")  # files are written under such a name first
+        return f"{place}: {PATHS.get(error.errno or 0) or f'{error.strerror}; check the path and who may write there, or choose another'}"
     return str(error) if isinstance(error, (ValueError, OSError, ImportError)) else ""
 
 

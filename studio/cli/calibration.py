@@ -238,17 +238,25 @@ def record(
         raise ValueError(f"--seconds {seconds:g}: needs a duration in seconds, for example 30")
     made = recorder.record(recorder.sources_of(device, stream), out, seconds)
     if not any(len(c.times) for c in made.clips.values()):
+        if why := "; ".join(f"{name}: {c.trouble}" for name, c in made.clips.items() if c.trouble):
+            raise ValueError(f"nothing was recorded: {why}")
         raise ValueError(f"{out}: not a frame came before the end; record longer, and look at the cameras in another player")
 
 
-def wizard(session: Positional[Path], /, host: str = "127.0.0.1", port: int = 8080, browser: bool = True) -> None:
+def wizard(
+    session: Positional[Path],
+    /,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    browser: Annotated[bool, arg(help_behavior_hint="")] = True,
+) -> None:
     """Calibrate in the browser: from board clips to accepted cameras, with pictures of what to film next.
 
     Args:
         session: the session's folder; made where there is none
         host: who may open the page: 127.0.0.1 is this computer only, 0.0.0.0 everybody in the network
         port: where the page is served; the next free one where it is taken
-        browser: open a browser; --no-browser only prints the address
+        browser: only print the address, open no browser
     """
     from studio.take import Session
     from studio.wizard import serve

@@ -11,13 +11,13 @@ from tyro.conf import Positional, arg
 def inspect(
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE...", help_behavior_hint="")],
     /,
-    tree: bool = True,
+    tree: Annotated[bool, arg(help_behavior_hint="")] = True,
 ) -> None:
     """What is in an FBX, BVH or GLB file: skeleton, rest pose, axes and unit, clips, skins, and problems.
 
     Args:
         files: the files to look into
-        tree: print every joint (--no-tree for the summary alone)
+        tree: print the summary alone, without every joint
     """
     from studio.inspect import report
 
