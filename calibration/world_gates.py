@@ -16,6 +16,11 @@ from calibration.world import Move
 
 HIGH, LEAN = (0.01, 0.04), (1.0, 3.0)
 """How far another board that lies on the floor may be above or below it, m, and lean, degrees, from which to warn, and to fail."""
+BELOW, TWICE = (0.015, 0.03), 3
+"""How far below a floor the board may come, m, from which to warn, and to fail, at so many instants, for one may be mistaken."""
+MOVES, ALONG = (0.005, 0.015), 1.5
+"""How far the board may move from an instant at which it lies on the floor to its nearer neighbour, m: the first where it goes on as far
+in the same direction, so that from before to after it covers so many times one step (noise covers no more than one); else the second."""
 CLICK = (0.003, 0.012)
 """How far a named point may miss where it was clicked, as a part of the image's longer side."""
 FLAT = (0.01, 0.04)
@@ -41,6 +46,41 @@ def floors_agree(gate: Gate, others: Sequence[Float[Tensor, "N 3"]]) -> Gate:
     if grade != "pass" and gate.verdict == "pass":
         remedy = "Lay the board flat, print up, at every instant that --floor names; is the floor level?"
     return replace(gate, verdict=grade, value=1000 * far, limit=1000 * HIGH[1], sentence=sentence, remedy=remedy)
+
+
+def rests(gate: Gate, boards: Float[Tensor, "B N 3"], b: int) -> Gate:
+    """The gate of a floor after a look at the board (points in the floor's world, m; NaN where not known) at all instants: at the b-th it
+    is said to lie on the floor, so it must be still there, and nowhere be below it.
+    """
+    if not math.isfinite(gate.value):
+        return gate
+    low = boards[..., 2].amin(1).nan_to_num(math.inf)
+    others = low[torch.arange(len(low)) != b].sort()
+    count = int(others.values.isfinite().sum())
+    at = min(TWICE, count) - 1
+    deep = -float(others.values[at]) if count else 0.0
+    grade, words = verdict(deep, BELOW), []
+    if grade != "pass":
+        words.append(f"The board itself comes {1000 * max(-float(others.values[0]), deep):.0f} mm below that floor at other instants.")
+    if (step := _moves(boards, b)) is not None:
+        grade = "fail"
+        words.append(f"The board moves at that instant, by {1000 * step:.0f} mm to the next.")
+    if not words:
+        return gate
+    remedy = "It was held in the air then: name an instant at which it lies still on the floor, print up, or film that, last."
+    return replace(gate, verdict=worst(gate.verdict, grade), sentence=" ".join([gate.sentence, *words]), remedy=gate.remedy or remedy)
+
+
+def _moves(boards: Float[Tensor, "B N 3"], b: int) -> float | None:
+    """How far the board moves from the b-th instant to the nearer of its neighbours, m; None where it lies still, or nothing tells."""
+    near = [i for i in (b - 1, b + 1) if 0 <= i < len(boards) and bool(boards[i].isfinite().all())]
+    if not near:
+        return None
+    steps = [float((boards[i] - boards[b]).norm(dim=-1).median()) for i in near]
+    step, limit = min(steps), MOVES[1]
+    if len(near) == 2 and float((boards[near[1]] - boards[near[0]]).norm(dim=-1).median()) > ALONG * step:
+        limit = MOVES[0]
+    return step if step > limit else None
 
 
 def _lean(points: Float[Tensor, "N 3"]) -> float:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from calibration.board import Board
 from calibration.boards import BoardViews
@@ -22,6 +24,7 @@ from calibration.intrinsics import FocalPrior, LensFit, calibrate_lens
 from calibration.lens_library import Library
 from calibration.quality import Distance, judge, judge_floor
 from calibration.world import Move, from_board
+from calibration.world_gates import rests
 from studio.boards import find_in_videos, read_instants, sync_numbers
 from studio.calibration_report import Account, account_of_boards, write_report
 from studio.pairing import video_files
@@ -231,8 +234,7 @@ def resting(found: Found, fit: RigFit, still: float = 0.002) -> list[int]:
     Where it lay on the floor is among them, most often last.
     """
     at = fit.board_position.isfinite().all(-1).nonzero()[:, 0]
-    corners = torch.einsum("bij,nj->bni", fit.R_world_board[at], found.views.board.points()) + fit.board_position[at, None]
-    calm = (corners.diff(dim=0).norm(dim=-1).amax(1) < still) & (at.diff() == 1)
+    calm = (corners(found, fit)[at].diff(dim=0).norm(dim=-1).amax(1) < still) & (at.diff() == 1)
     both = torch.cat([calm[:1], calm[:-1] & calm[1:], calm[-1:]]) if len(calm) else calm
     return [found.number(b) for b in at[: len(both)][both].tolist()]
 
@@ -252,11 +254,16 @@ def nowhere(fit: RigFit) -> Placed:
     return Placed(still, fit.cameras, Gate("floor", "warn", float("nan"), float("nan"), sentence, remedy))
 
 
-def on_board(fit: RigFit, b: int, height: float = 0.0) -> Placed:
+def on_board(found: Found, fit: RigFit, b: int, height: float = 0.0) -> Placed:
     """The rig in the world of the board as it lay at the b-th instant, the floor `height` m below its print."""
     move = from_board(fit.R_world_board[b], fit.board_position[b], height)
     cameras = move.cameras(fit.cameras)
-    return Placed(move, cameras, judge_floor(cameras))
+    return Placed(move, cameras, rests(judge_floor(cameras), move.points(corners(found, fit)), b))
+
+
+def corners(found: Found, fit: RigFit) -> Float[Tensor, "B N 3"]:
+    """The board's corners at each instant in the world that the rig was solved in, m; NaN where its pose is not known."""
+    return torch.einsum("bij,nj->bni", fit.R_world_board, found.views.board.points()) + fit.board_position[:, None]
 
 
 def write(

@@ -107,10 +107,9 @@ def _in_world(found: steps.Found, rig: steps.Rig, floor: Sequence[int], world: W
         told = settled(rig.fit.cameras, world, metric=True)
         move, gates, marks = told.move, named(rig.gates, told.gates), told.places
     else:
-        placed = steps.on_board(rig.fit, instants[0]) if instants else steps.nowhere(rig.fit)
+        placed = steps.on_board(found, rig.fit, instants[0]) if instants else steps.nowhere(rig.fit)
         move, gates, marks, instants = placed.move, (*rig.gates, placed.gate), {}, instants[1:]
-    flat = found.views.board.points()
-    boards = [move.points(flat @ rig.fit.R_world_board[b].mT + rig.fit.board_position[b]) for b in instants]
+    boards = list(move.points(steps.corners(found, rig.fit)[instants]))
     gates = tuple(floors_agree(g, boards) if g.name == "floor" else g for g in gates)
     return move.cameras(rig.fit.cameras), gates, marks
 

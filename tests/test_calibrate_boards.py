@@ -80,6 +80,9 @@ def test_the_floor_is_named_by_the_sync_index_of_the_table(clips, tmp_path, caps
     assert "from 35 to 61" in told and "sync_index" in told and not (tmp_path / "rig").exists()  # before the long search
     assert call([*words, "--floor", str(35 + FLOOR + 1)]) == 0
     np.testing.assert_allclose(Cameras.load(tmp_path / "rig/cameras.yaml").position[:, 2], PLACES[:, 2], atol=0.03)
+    assert call([*words, "--floor", str(35 + 5)]) == 2  # waved in the air
+    gates = {g.name: g for g in load_gates(tmp_path / "rig/cameras.refused.quality.yaml")[0]}
+    assert [n for n, g in gates.items() if g.verdict == "fail"] == ["floor"] and "below that floor" in gates["floor"].sentence
 
 
 def test_an_instant_that_no_two_cameras_place_is_told_by_its_number():

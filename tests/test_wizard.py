@@ -206,7 +206,7 @@ def test_marks_outside_a_picture_too_few_marks_and_unknown_instants_are_refused_
     assert one.choices.mark == 2, "the next mark is chosen"
     with pytest.raises(ValueError, match="marks 1, 2 and 3"):
         actions.lay_floor(replace(one, choices=replace(one.choices, floor=MARKS_CLICKED)))
-    with pytest.raises(ValueError, match="no instant near"):
+    with pytest.raises(ValueError, match="no such instant; they go from 0 to 43"):
         actions.lay_floor(replace(calibrated, choices=replace(calibrated.choices, lying=4000)))
 
 

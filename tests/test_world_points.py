@@ -9,7 +9,7 @@ from test_world import astray, lost, rig
 
 from calibration.cameras import Cameras
 from calibration.gates import Gate, gates_of, save_gates
-from calibration.world_gates import floors_agree
+from calibration.world_gates import floors_agree, rests
 from studio.cli import call
 from studio.world_points import clicked, world_of
 
@@ -176,3 +176,37 @@ def test_a_second_board_that_lies_elsewhere_fails_the_floor():
     assert high.verdict == "fail" and "+62 mm" in high.sentence and high.remedy
     lean = square @ torch.linalg.matrix_exp(torch.tensor([[0, 0, 0.08], [0, 0, 0], [-0.08, 0, 0]], dtype=FULL)).T
     assert floors_agree(gate, [lean - lean.mean(0)]).verdict == "fail"
+
+
+def flat_board() -> torch.Tensor:
+    return torch.cartesian_prod(torch.linspace(0, 0.4, 4, dtype=FULL), torch.linspace(0, 0.3, 3, dtype=FULL), torch.zeros(1, dtype=FULL))
+
+
+HIGH = Gate("floor", "pass", 1.2, 0, "The cameras stand high.")
+
+
+def course(*places: tuple[float, float, float], noise: float = 0.0) -> torch.Tensor:
+    """The board's corners at these places, B N 3."""
+    shift = torch.tensor(places, dtype=FULL) + noise * torch.randn(len(places), 3, generator=torch.Generator().manual_seed(0), dtype=FULL)
+    return flat_board() + shift[:, None]
+
+
+def test_a_floor_that_the_board_dives_below_fails():
+    waved, lies = [(0.1 * n, 0.3 * (-1) ** n, -0.5) for n in range(8)], [(0, 0, 0)] * 3
+    gate = rests(HIGH, course(*waved, *lies), 9)
+    assert gate.verdict == "fail" and "500 mm below" in gate.sentence and "held in the air" in gate.remedy
+    above = [(x, y, -z) for x, y, z in waved]
+    assert rests(HIGH, course(*above, *lies), 9) == HIGH
+    assert rests(HIGH, course(*waved[:2], *above, *lies), 11) == HIGH  # two mistaken poses are no floor
+    unknown = course(*above, *lies)
+    unknown[:3] = torch.nan
+    assert rests(HIGH, unknown, 9) == HIGH
+
+
+def test_a_board_that_moves_lies_on_no_floor():
+    passing = course(*[(0.02 * n, 0, 0.3 * (n != 5)) for n in range(11)])
+    assert rests(HIGH, passing, 5).verdict == "fail"
+    slow = rests(HIGH, course(*[(0.008 * n, 0, 0) for n in range(11)]), 5)
+    assert slow.verdict == "fail" and "moves at that instant, by 8 mm" in slow.sentence
+    assert rests(HIGH, course(*[(0.1, 0.2, 0.5)] * 3, *[(0, 0, 0)] * 2), 3) == HIGH  # laid down, and still from then on
+    assert rests(HIGH, course(*[(0, 0, 0.01)] * 9, noise=0.004), 5) == HIGH  # a pose that is not known so well does not move

@@ -151,7 +151,7 @@ def lay_floor(state: State) -> State:
     fit, choices = state.rig.fit, state.choices
     if choices.floor == BOARD:
         height = length(choices.thickness) if choices.thickness.strip() else 0.0
-        placed = steps.on_board(fit, state.found.nearest(fit, choices.lying), height)
+        placed = steps.on_board(state.found, fit, state.found.nearest(fit, choices.lying), height)
         return replace(state.at("accept"), world=Settled(placed.move, (placed.gate,), {}))
     marks = state.marks()
     if not {"1", "2", "3"} <= set(marks.pixels):
