@@ -37,7 +37,7 @@ def identify(
 ) -> Cast:
     """Which detection of each view is which of `count` people (None: of all there are), most prominent first, and where they are."""
     T, C, facts = footage.frames, len(cameras), footage.cut(slice(0, 0))
-    scene = _Scene(cameras, facts, config)
+    scene = Scene(cameras, facts, config)
     people: list[Person] = []
     active: list[Person] = []
     alone = torch.zeros(C, T, dtype=torch.bool)
@@ -67,7 +67,7 @@ def identify(
     return found
 
 
-class _Scene:
+class Scene:
     """The geometry that all frames share."""
 
     def __init__(self, cameras: Cameras, keypoints: Keypoints2D, config: IdentityConfig) -> None:  # `keypoints`: any stretch, or none

@@ -18,6 +18,7 @@ from calibration.cameras import Cameras
 from calibration.triangulate import triangulate
 from studio.clock import footage as footage_of
 from studio.identity import identify
+from studio.misnamed import exchanged_cameras
 from studio.people import IdentityConfig
 from studio.swaps import EXHAUSTIVE, Evidence, SwapConfig, evidence, exchanges, groups, leading, sides
 from studio.tally import Tally, body_of, disagreement
@@ -78,6 +79,11 @@ def track(take: Take, config: TrackConfig | None = None) -> Path:
                 tally.add(start, keypoints, tracks, disagreement(cameras, keypoints, tracks))
     warnings, numbers = tally.said()
     warnings += told
+    if pair := exchanged_cameras(cameras, footage, config.identity):
+        warnings.append(
+            f"Cameras {pair[0]!r} and {pair[1]!r} seem to be exchanged: views agree far better when each has the other's calibration. "
+            "Check that each video has its own camera's name."
+        )
     for warning in warnings:
         console.print(f"[yellow]{warning}[/]")
     take.note("track", warnings, **numbers)

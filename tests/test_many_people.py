@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from crowd_scene import alone, crowd, outcome
 from small_footage import film
+from test_track import NAMES, footage
 
 from studio import pipeline
 from studio.identity import identify
+from studio.misnamed import exchanged_cameras
 from studio.people import IdentityConfig
 from studio.take import AUTO, Take
 from studio.track import track_actors
-from studio.values import Tracks3D
+from studio.values import Tracks3D, of_actor
 
 
 def tracked(scene, count):
@@ -112,6 +114,53 @@ def test_auto_without_people_is_a_clear_error(tmp_path):
     scene.keypoints.pixels[:] = np.nan
     with pytest.raises(ValueError, match="nobody was found in two views at once"):
         pipeline.with_actors(recorded(tmp_path, scene, AUTO), pipeline.Config().track)
+
+
+@pytest.mark.parametrize(("people", "cameras"), [(1, 5), (2, 8)])
+def test_two_exchanged_cameras_are_named(people, cameras):
+    scene = crowd(people, cameras, frames=40)
+    order = [0, 3, 2, 1, *range(4, cameras)]
+    wrong = replace(scene.cameras[order], names=scene.cameras.names)
+    assert exchanged_cameras(wrong, scene.keypoints, IdentityConfig()) == ("c1", "c3")
+    assert exchanged_cameras(scene.cameras, scene.keypoints, IdentityConfig()) is None
+
+
+def test_exchanged_cameras_are_said_with_the_tracks(tmp_path):
+    scene = crowd(1, 5, frames=40)
+    take = recorded(tmp_path, replace(scene, cameras=replace(scene.cameras[[2, 1, 0, 3, 4]], names=scene.cameras.names)), ("actor",))
+    pipeline.step(take, "track", pipeline.Config().track)
+    assert "Cameras 'c0' and 'c2' seem to be exchanged" in " ".join(take.notes()["track"]["warnings"])
+
+
+def test_people_half_in_view_are_followed():
+    scene = crowd(2, 6, "cross", frames=60)
+    below = [k for k, n in enumerate(NAMES) if n.endswith(("knee", "ankle", "toe", "heel"))]
+    scene.keypoints.pixels[:, :, :, below] = np.nan
+    found = identify(scene.cameras, scene.keypoints, None, IdentityConfig())
+    share, mixed = share_right(scene, found.detection.numpy())
+    assert found.detection.shape[2] == 2 and share.min() > 0.8 and mixed == 0
+
+
+def test_twelve_people_are_found():
+    scene = crowd(12, 10, "hug", frames=40, looks=True)
+    found = identify(scene.cameras, scene.keypoints, None, IdentityConfig())
+    share, mixed = share_right(scene, found.detection.numpy())
+    assert found.detection.shape[2] == 12 and share.min() > 0.7 and mixed == 0
+
+
+@pytest.mark.parametrize("asked", [None, 1, 2])
+def test_on_real_footage_the_man_at_the_back_is_never_mixed_in(asked):
+    cameras, keypoints = footage()
+    found = identify(cameras, keypoints, asked, IdentityConfig())
+    detection = found.detection
+    assert detection.shape[2] == (asked or 2)
+    pixels = of_actor(keypoints.pixels, detection[:, :, 0], np.nan)
+    height = pixels[..., 1].nan_to_num(-1e9).amax(-1) - pixels[..., 1].nan_to_num(1e9).amin(-1)
+    assert (detection[:, :, 0] >= 0).float().mean() > 0.98 and (height > 550).float().mean() > 0.98  # the other is 380 to 460 px high
+    if asked == 1:
+        assert "One more person was seen" in " ".join(found.said)
+    else:
+        assert (detection[:2, :, 1] >= 0).float().mean() > 0.95 and bool((detection[2:, :, 1] == -1).all())  # two cameras see him
 
 
 def test_nobody_gives_no_actor():
