@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from rigs import makehuman
+from rigs.characters.bvh import read
 from studio.virtual.actions import ACTIONS
-from studio.virtual.bvh import from_bvh, matched, read_bvh
+from studio.virtual.bvh import from_bvh, matched
 from studio.virtual.motion import scripted
 from studio.virtual.truth import contacts, posed_at
 
@@ -155,15 +156,23 @@ def test_a_broken_bvh_is_an_error_that_names_the_file(tmp_path, break_it):
     path = tmp_path / "broken.bvh"
     path.write_text(break_it(ARM % (chain(["LeftUpLeg"], ["1 0 0"]), "\n".join(["0 90 0 0 0 0 10 20 30"] * 3))))
     with pytest.raises(ValueError, match=r"broken\.bvh"):
-        read_bvh(path)
+        read(path)
+
+
+def test_a_bvh_without_frames_is_refused_and_namespaces_of_its_joints_are_looked_past(body, tmp_path):
+    path = tmp_path / "still.bvh"
+    path.write_text((ARM % (chain(["mixamorig:LeftUpLeg"], ["1 0 0"]), "")).replace("Frames: 3", "Frames: 0"))
+    assert set(matched(read(path))) == {"Hips", "LeftUpLeg"}
+    with pytest.raises(ValueError, match=r"still\.bvh: holds no frames"):
+        from_bvh(body, path, 3, 10, 0)
 
 
 @pytest.mark.skipif(not ORACLE.is_dir(), reason=f"{ORACLE} is absent")
 def test_a_bvh_file_puts_its_joints_where_another_tool_puts_them():
-    bvh = read_bvh(ORACLE / "walk01.bvh")
+    bvh = read(ORACLE / "walk01.bvh")
     _, positions = bvh.forward()
     table = np.genfromtxt(next(ORACLE.glob("*pos*.csv")), delimiter=",", names=True, deletechars="")
-    for j, name in enumerate(bvh.names):
+    for j, name in enumerate(bvh.skeleton.names):
         theirs = np.stack([table[f"{name}.{axis}"] for axis in "xyz"], 1)
         assert np.abs(positions[:, j].numpy() - theirs).max() < 1e-2
     assert {"Hips", "LeftUpLeg", "RightForeArm", "Head"} <= set(matched(bvh))

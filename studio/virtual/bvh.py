@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rigs import rotation
 from rigs.body import Body
+from rigs.characters.bvh import Recording, read
 from studio.virtual.anatomy import FINGERS, SIDES, Anatomy, Performance, between, turn, unit
 from studio.virtual.motion import scripted
 from studio.virtual.planting import planted
@@ -43,112 +44,10 @@ DIALECTS = (
 """Limb joints under the names two families of tools give them; the one that matches more joints is taken."""
 
 
-@dataclass(frozen=True)
-class Bvh:
-    """What a BVH file holds, in its own axes and unit."""
-
-    names: tuple[str, ...]
-    parents: tuple[int, ...]
-    offsets: Float[Tensor, "J 3"]
-    R_parent_joint: Float[Tensor, "T J 3 3"]
-    root: Float[Tensor, "T 3"]
-    fps: float
-
-    def forward(self) -> tuple[Float[Tensor, "T J 3 3"], Float[Tensor, "T J 3"]]:
-        """World rotation and position of every joint."""
-        R, p = [self.R_parent_joint[:, 0]], [self.root]
-        for j in range(1, len(self.names)):
-            up = self.parents[j]
-            R.append(R[up] @ self.R_parent_joint[:, j])
-            p.append(p[up] + R[up] @ self.offsets[j])
-        return torch.stack(R, 1), torch.stack(p, 1)
-
-
-def read_bvh(path: Path) -> Bvh:
-    """The skeleton and motion of a .bvh file; a `ValueError` names the file and the line that is wrong."""
-    try:
-        text = path.read_text()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a BVH text file") from error
-    head, found, motion = text.partition("MOTION")
-    if not found or "HIERARCHY" not in head:
-        raise ValueError(f"{path}: needs the sections HIERARCHY and MOTION")
-    names, parents, offsets, channels = _hierarchy(path, head)
-    count = re.search(r"Frames:\s*(\d+)", motion)
-    step = re.search(r"Frame Time:\s*([0-9.eE+-]+)", motion)
-    if not count or not step or float(step[1]) <= 0:
-        raise ValueError(f"{path}: MOTION needs 'Frames:' and a positive 'Frame Time:'")
-    try:
-        values = np.array(motion[step.end() :].split(), float)
-    except ValueError as error:
-        raise ValueError(f"{path}: MOTION holds something that is not a number: {error}") from error
-    width, T = sum(len(c) for c in channels), int(count[1])
-    if T < 1 or len(values) != T * width:
-        raise ValueError(f"{path}: MOTION holds {len(values)} numbers; {T} frames of {width} channels need {T * width}")
-    rows, R, root, column = values.reshape(T, width), [], np.tile(offsets[0], (T, 1)), 0
-    for j, channel in enumerate(channels):
-        block = rows[:, column : column + len(channel)]
-        column += len(channel)
-        order = "".join(c[0].upper() for c in channel if c.endswith("rotation"))
-        angles = block[:, [i for i, c in enumerate(channel) if c.endswith("rotation")]]
-        R.append(Rotation.from_euler(order, angles, degrees=True).as_matrix() if order else np.tile(np.eye(3), (T, 1, 1)))
-        for i, c in enumerate(channel):
-            if j == 0 and c.endswith("position"):
-                root[:, "XYZ".index(c[0].upper())] = block[:, i]
-    return Bvh(
-        tuple(names),
-        tuple(parents),
-        torch.from_numpy(offsets),
-        torch.from_numpy(np.stack(R, 1)),
-        torch.from_numpy(root),
-        1 / float(step[1]),
-    )
-
-
-def _hierarchy(path: Path, head: str) -> tuple[list[str], list[int], np.ndarray, list[list[str]]]:
-    names: list[str] = []
-    parents: list[int] = []
-    offsets: list[list[float]] = []
-    channels: list[list[str]] = []
-    stack: list[int] = []
-    pending, depth_of_end = -1, 0
-    for number, line in enumerate(head.splitlines(), 1):
-        words = line.split()
-        try:
-            if not words:
-                continue
-            if words[0] in ("ROOT", "JOINT"):
-                names.append(words[1].split(":")[-1])
-                parents.append(stack[-1] if stack else -1)
-                offsets.append([0.0, 0.0, 0.0])
-                channels.append([])
-                pending = len(names) - 1
-            elif words[0] == "End":
-                depth_of_end = 1
-            elif words[0] == "{":
-                if depth_of_end == 1:
-                    depth_of_end = 2
-                else:
-                    stack.append(pending)
-            elif words[0] == "}":
-                if depth_of_end == 2:
-                    depth_of_end = 0
-                else:
-                    stack.pop()
-            elif words[0] == "OFFSET" and not depth_of_end:
-                offsets[-1] = [float(v) for v in words[1:4]]
-            elif words[0] == "CHANNELS":
-                channels[-1] = [w.lower() for w in words[2 : 2 + int(words[1])]]
-        except (IndexError, ValueError) as error:
-            raise ValueError(f"{path}: line {number} is not BVH: {line.strip()!r}") from error
-    if not names:
-        raise ValueError(f"{path}: HIERARCHY holds no ROOT")
-    return names, parents, np.array(offsets), channels
-
-
-def matched(bvh: Bvh) -> dict[str, int]:
-    """Which BVH joint drives which of our joints, by name."""
-    plain = {re.sub(r"[^a-z0-9]", "", n.lower()): i for i, n in reversed(list(enumerate(bvh.names)))}
+def matched(recording: Recording) -> dict[str, int]:
+    """Which BVH joint drives which of our joints, by name; what stands before a colon does not count."""
+    named = [re.sub(r"[^a-z0-9]", "", n.split(":")[-1].lower()) for n in recording.skeleton.names]
+    plain = {n: i for i, n in reversed(list(enumerate(named)))}
     best: dict[str, int] = {}
     for dialect in DIALECTS:
         wanted = {name: words.split() for name, words in _TRUNK.items()}
@@ -174,11 +73,14 @@ def from_bvh(
     have, and the face, are scripted. `ValueError` where the file's joints cannot be recognised."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such BVH file")
-    source = resampled(read_bvh(path), frames, fps)
+    source = read(path)
+    if not len(source.position):
+        raise ValueError(f"{path}: holds no frames, only a skeleton; give a file with motion")
+    source = resampled(source, frames, fps)
     joints = matched(source)
     missing = {"Hips", *(s + j for s in SIDES for j in ("UpLeg", "Leg", "Foot", "Arm", "ForeArm"))} - set(joints)
     if missing:
-        raise ValueError(f"{path}: no joints recognised for {sorted(missing)}; it has {list(source.names)}")
+        raise ValueError(f"{path}: no joints recognised for {sorted(missing)}; it has {list(source.skeleton.names)}")
     extra = scripted(body, frames, fps, seed, "hands", place, heading)
     anatomy = Anatomy.of(body)
     spin = turn(torch.tensor([0.0, 0, 1], dtype=torch.float64), torch.full((1,), heading, dtype=torch.float64))
@@ -199,22 +101,22 @@ def from_bvh(
     return planted(_grounded(still, fps), fps)
 
 
-def resampled(bvh: Bvh, frames: int, fps: float) -> Bvh:
+def resampled(recording: Recording, frames: int, fps: float) -> Recording:
     """The motion at another rate, to and fro until there are `frames` frames; rotations along great arcs."""
-    last = len(bvh.root) - 1
+    position, R, last = recording.position, recording.R_parent_joint, len(recording.position) - 1
     if last < 1:
-        return Bvh(
-            bvh.names, bvh.parents, bvh.offsets, bvh.R_parent_joint[:1].expand(frames, -1, -1, -1), bvh.root[:1].expand(frames, -1), fps
-        )
-    t = np.arange(frames) / fps * bvh.fps
+        position, R = position[:1].expand(frames, -1, -1), R[:1].expand(frames, -1, -1, -1)
+        return replace(recording, position=position, R_parent_joint=R, frame_time=1 / fps)
+    t = np.arange(frames) / fps / recording.frame_time
     t = last - np.abs(t % (2 * last) - last)
-    keys = np.arange(last + 1)
-    R = np.stack([Slerp(keys, Rotation.from_matrix(r.numpy()))(t).as_matrix() for r in bvh.R_parent_joint.unbind(1)], 1)
-    root = np.stack([np.interp(t, keys, column) for column in bvh.root.numpy().T], 1)
-    return Bvh(bvh.names, bvh.parents, bvh.offsets, torch.from_numpy(R), torch.from_numpy(root), fps)
+    turned = np.stack([Slerp(np.arange(last + 1), Rotation.from_matrix(r.numpy()))(t).as_matrix() for r in R.unbind(1)], 1)
+    at = torch.from_numpy(t)
+    before = at.floor().long().clamp(max=last - 1)
+    moved = torch.lerp(position[before], position[before + 1], (at - before)[:, None, None])
+    return replace(recording, position=moved, R_parent_joint=torch.from_numpy(turned), frame_time=1 / fps)
 
 
-def _rest_fixes(anatomy: Anatomy, source: Bvh, joints: dict[str, int]) -> dict[str, Float[Tensor, "3 3"]]:
+def _rest_fixes(anatomy: Anatomy, source: Recording, joints: dict[str, int]) -> dict[str, Float[Tensor, "3 3"]]:
     """For each joint the rotation from our rest pose to the file's: limbs by their bone's direction, trunk and feet none."""
     fixes = {name: torch.eye(3, dtype=torch.float64) for name in joints}
     for side in SIDES:
@@ -230,7 +132,7 @@ def _rest_fixes(anatomy: Anatomy, source: Bvh, joints: dict[str, int]) -> dict[s
 
 
 def _root(
-    anatomy: Anatomy, source: Bvh, joints: dict[str, int], spin: Tensor, place: tuple[float, float], path: Path
+    anatomy: Anatomy, source: Recording, joints: dict[str, int], spin: Tensor, place: tuple[float, float], path: Path
 ) -> Float[Tensor, "T 3"]:
     def leg(at: dict[str, int]) -> float:
         return float(source.offsets[at["LeftLeg"]].norm() + source.offsets[at["LeftFoot"]].norm())
