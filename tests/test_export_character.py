@@ -123,6 +123,55 @@ def test_the_stage_writes_the_character_in_place_of_the_studios_own(take):
     assert back.clips[0].fps == 24.0 and back.clips[0].frames == 49 and mapped(back).convention == "HumanIK"
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_a_character_begins_at_the_timecode_where_the_studios_own_skeleton_does(scene, take, tmp_path, own):
+    body, moved = scene
+    other = {"to_character": fbx.write(tmp_path / "hero.fbx", character(moved, body))} if own else {"preset": "humanik"}
+    first = (3600 * 30 + moved.first_frame) * 1001 / 30000  # 01:00:00:00, counted in whole frames at 29.97
+    for settings, begin in (({}, first), ({"fps": 24.0}, round(first * 24) / 24), ({"timeline": "zero"}, 0.0)):
+        export(take, ExportConfig(("fbx",), **settings))
+        export(take, ExportConfig(("fbx",), **settings, **other))
+        for name in ("ann.fbx", "ann_hero.fbx" if own else "ann_humanik.fbx"):
+            assert abs(characters.read(tmp_path / "export" / name).clips[0].start - begin) < 1e-6
+
+
+def test_drop_frame_timecode_is_said_in_a_characters_file_as_in_the_studios_own(scene, take, tmp_path):
+    body, moved = scene
+    replace(moved, timecode="01:00:00;00").save(tmp_path / "motion_ann.safetensors")
+    hero = fbx.write(tmp_path / "hero.fbx", character(moved, body))
+    modes = {}
+    for name, other in (("ann", {}), ("ann_hero", {"to_character": hero}), ("ann_humanik", {"preset": "humanik"})):
+        folder = export(take, ExportConfig(("fbx",), **other))
+        settings = next(n for n in fbx_nodes.load(folder / f"{name}.fbx")[0] if n.name == "GlobalSettings")
+        (rows,) = (c.children for c in settings.children if c.name == "Properties70")
+        modes[name] = next(r.properties[4] for r in rows if r.properties[0] == "TimeMode")
+    assert set(modes.values()) == {8}  # FbxTime's eNTSCDropFrame
+
+
+@pytest.mark.parametrize("root", ["hips", "floor", "in_place"])
+def test_one_word_says_for_every_skeleton_what_carries_the_path(take, root):
+    folder = export(take, ExportConfig(("fbx",), root=root))
+    export(take, ExportConfig(("fbx",), root=root, preset="ue5_manny"))
+    for name, hips in (("ann.fbx", "Hips"), ("ann_ue5_manny.fbx", "pelvis")):
+        back = characters.read(folder / name)
+        p = back.world(back.clips[0])[1]
+        travelled = {j: float((p[:, j, :2] - p[:1, j, :2]).norm(dim=-1).max()) for j in back.above(back.index(hips))}
+        above = [away for j, away in travelled.items() if j != back.index(hips)]
+        assert bool(above) == (name != "ann.fbx" or root != "hips")
+        assert all((away > 0.1) == (root == "floor") for away in above)
+        assert (travelled[back.index(hips)] > 0.1) == (root != "in_place")
+
+
+def test_settings_that_a_character_does_not_follow_are_told_in_one_line(take):
+    asked = {"measures": True, "actors": "one", "reduce_degrees": 0.2, "reduce_mm": 1.0}
+    export(take, ExportConfig(("fbx",), preset="humanik", **asked))
+    told = [w for w in take.notes()["export"]["warnings"] if "do not follow" in w]
+    assert len(told) == 1 and "--actors, --reduce-degrees, --reduce-mm, --measures," in told[0]
+    for config in (ExportConfig(("fbx",), preset="humanik", smooth="butterworth"), ExportConfig(("fbx",), **asked)):
+        export(take, config)
+        assert not [w for w in take.notes()["export"]["warnings"] if "do not follow" in w]
+
+
 def test_what_cannot_be_used_is_refused_before_anything_is_written(scene, take, tmp_path):
     body, moved = scene
     whole = fbx.write(tmp_path / "hero.fbx", character(moved, body))

@@ -137,7 +137,7 @@ def test_filters_and_mirrors_leave_the_tables_alone(take):
         return {p.name: p.read_bytes() for p in folder.iterdir()}
 
     plain = written()
-    for settings in ({"smooth": "butterworth"}, {"mirror": True}, {"loop": 0.5}, {"root_bone": "floor"}, {"fps": 12.0}):
+    for settings in ({"smooth": "butterworth"}, {"mirror": True}, {"loop": 0.5}, {"root": "floor"}, {"fps": 12.0}):
         other = written(**settings)
         assert {name for name in plain if plain[name] != other[name]} == {"ann.bvh", "bob.bvh"}, settings
 

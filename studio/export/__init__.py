@@ -17,7 +17,7 @@ from studio.export import amass, arkit, bvh, c3d, csv, fbx, glb, points, timecod
 from studio.export.animation import Character, Rest, character, checked, resampled
 from studio.export.curves import Smooth, looped, mirrored, smoothed
 from studio.export.onto import FORMATS, Onto, Target
-from studio.export.root import RootBone, rooted
+from studio.export.root import rooted
 from studio.values import Motion, Tracks3D
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ class ExportConfig:
     """Rate of FBX, BVH, GLB and USD, 29.97 and its like taken exactly; None for the videos'. All else always has the videos' frames."""
     frames: tuple[int, int] | None = None
     """First and one past the last video frame to export; None for all."""
-    root_bone: RootBone = "hips"
-    """"hips": the top joint. "floor": below a bone `root` on the floor that carries path and heading. "in_place": that bone stays put."""
+    root: Root = "hips"
+    """What carries path and heading. "hips": they do, and bones above them stay at rest. "floor": the bones above them, which go along on
+    the floor; the studio's own skeleton gets one, `root`. "in_place": nothing; those bones stay, and the performance with them."""
     smooth: Smooth = "off"
     """Filter animation (not the tables): "butterworth" (zero phase) or "one_euro"."""
     cutoff: float = 6.0
@@ -81,9 +82,6 @@ class ExportConfig:
     hands: Hands = "body"
     """On other characters hands are where they were relative to the shoulders ("body"), in the scaled room ("world"), or as angles put
     them ("off")."""
-    root: Root = "floor"
-    """On other characters joints above the hips go along on the floor and turn as the hips head ("floor") or stay at rest ("hips");
-    "in_place": they stay, and the performance comes back to them."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +201,7 @@ def _rate(config: ExportConfig) -> float | None:
 
 def _character(motion: Motion, body: Body, config: ExportConfig) -> Character:
     animated, rate = character(motion, body, config.rest, config.bind == "rest"), _rate(config)
-    return rooted(animated if rate is None else resampled(animated, rate), config.root_bone)
+    return rooted(animated if rate is None else resampled(animated, rate), config.root)
 
 
 def _warnings(bound: list[tuple[Motion, Body]], formats: tuple[str, ...]) -> list[str]:
@@ -215,6 +213,20 @@ def _warnings(bound: list[tuple[Motion, Body]], formats: tuple[str, ...]) -> lis
         if not body.keypoint_names and {"trc", "csv", "c3d"} & chosen:
             found.append(f"{actor}: body {body.name!r} has no keypoints; TRC and points CSV are empty, joints CSV and C3D hold joints")
     return found
+
+
+UNHEEDED = ("rest", "bind", "actors", "reduce_degrees", "reduce_mm", "fbx", "measures")
+"""Settings of the studio's own skeleton, which files on other characters do not follow."""
+
+
+def _unheeded(config: ExportConfig) -> list[str]:
+    """One sentence about settings that are asked for and do not reach the files on another character; none where all do."""
+    default = ExportConfig()
+    asked = [name for name in UNHEEDED if getattr(config, name) != getattr(default, name)]
+    if not asked or not set(config.formats) & set(FORMATS):
+        return []
+    flags = ", ".join("--" + name.replace("_", "-") for name in asked)
+    return [f"FBX, BVH and GLB on another character do not follow {flags}, which are for the studio's own skeleton"]
 
 
 def model_of(motion: Motion, take: Take) -> str:
@@ -244,8 +256,10 @@ def export(take: Take, config: ExportConfig) -> Path:
         checked(motion, body)
         bound.append((_trimmed(motion, config.frames), body))
     playing = [(_played(motion, body, config), body) for motion, body in bound]
-    target = Target(config.to_character, config.preset).checked() if config.to_character or config.preset else None
-    placed = [] if target is None else [Onto.of(m, b, target, Options(config.hands, config.root), _rate(config)) for m, b in playing]
+    target, options = None, Options(config.hands, config.root)
+    if config.to_character or config.preset:
+        target = Target(config.to_character, config.preset).checked()
+    placed = [] if target is None else [Onto.of(m, b, target, options, _rate(config), config.timeline) for m, b in playing]
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for onto in placed:
@@ -261,7 +275,7 @@ def export(take: Take, config: ExportConfig) -> Path:
         written += [path for name in own if name not in shared for path in EXPORTERS[name](performance, folder, config)]
         performances += [performance] if shared else []
     written += [SCENES[name](performances, "together", folder, config) for name in shared]
-    warnings = _warnings(bound, own) + [remark for onto in placed for remark in onto.remarks()]
+    warnings = _warnings(bound, own) + (_unheeded(config) if target else []) + [remark for onto in placed for remark in onto.remarks()]
     take.note("export", warnings, files=len(written))
     for warning in warnings:
         tell(f"[yellow]{warning}[/]")

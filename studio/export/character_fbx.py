@@ -21,6 +21,7 @@ from rigs.characters.fbx_nodes import CREATION_TIME, FILE_ID, VERSION, Int, Node
 from rigs.characters.fbx_scene import Model, Scene, joined, label
 from studio.export.fbx import TICKS, Curves, Objects, definitions, head, span, takes, time_mode
 from studio.export.mesh import influences, vertex_normals
+from studio.export.timecode import drops
 
 CENTIMETRES = 100.0
 Y_UP = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.float64)
@@ -116,7 +117,10 @@ def _spliced(scene: Scene, grown: Objects, clip: Clip, ticks: np.ndarray) -> lis
         elif node.name == "Definitions":
             node = _counted(node, grown, len(scene.objects) - len(gone))
         elif node.name == "GlobalSettings":
-            rows = dict(span("TimeSpan", ticks)) | {"TimeMode": Int(time_mode(clip.fps)), "CustomFrameRate": float(clip.fps)}
+            rows = dict(span("TimeSpan", ticks)) | {
+                "TimeMode": Int(time_mode(clip.fps, drops(clip.timecode))),
+                "CustomFrameRate": float(clip.fps),
+            }
             node = _with_settings(node, rows)
         elif node.name == "Documents":
             node = Node(node.name, node.properties, [_with_settings(c, {"ActiveAnimStackName": clip.name}) for c in node.children])
@@ -176,7 +180,8 @@ def built(path: Path, character: Character, clip: Clip) -> Path:
         curves.on(model, "Lcl Rotation", "R", dict(zip("XYZ", xyz[:, j].T)))
         if float((places[:, j] - _offset(character, j)).abs().max()) > STILL:
             curves.on(model, "Lcl Translation", "T", dict(zip("XYZ", places[:, j].T.numpy())))
-    tops = [*head(path, clip.fps, clip.name, ticks), definitions(scene), scene.objects, scene.connections, takes(clip.name, ticks)]
+    opening = head(path, clip.fps, clip.name, ticks, drop=drops(clip.timecode))
+    tops = [*opening, definitions(scene), scene.objects, scene.connections, takes(clip.name, ticks)]
     save(path, tops)
     return path
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,7 @@ from rigs.characters import Character, Clip, preset
 from rigs.characters.character import resampled
 from rigs.performed import Performed
 from rigs.retarget import Fit, Options, retarget
-from studio.export import character_bvh, character_fbx, character_glb
+from studio.export import character_bvh, character_fbx, character_glb, timecode
 from studio.values import Motion
 
 FORMATS = ("fbx", "bvh", "glb")
@@ -69,8 +70,16 @@ class Onto:
     """Morph of the character -> weight over time, for those that are called like one of the body's face shapes."""
 
     @classmethod
-    def of(cls, motion: Motion, body: Body, target: Target, options: Options, fps: float | None) -> Onto:
-        """The motion put on the target."""
+    def of(
+        cls,
+        motion: Motion,
+        body: Body,
+        target: Target,
+        options: Options,
+        fps: float | None,
+        timeline: Literal["timecode", "zero"] = "zero",
+    ) -> Onto:
+        """The motion put on the target, beginning at its timecode or at 0."""
         character = target.character(motion, body)
         mapping = mapped(character)
         shaped = body.shaped(motion.shape.to(body.joints.dtype))
@@ -78,7 +87,7 @@ class Onto:
             motion.actor, shaped, motion.rotation, motion.translation, motion.contacts, motion.fps, timecode=motion.timecode
         )
         clip, fit = retarget(done, character, mapping, options)
-        clip = clip if fps is None else resampled(clip, fps)
+        clip = _begun(clip if fps is None else resampled(clip, fps), motion, timeline)
         wanted = {name.lower(): n for n, name in enumerate(body.expression_names)}
         faces = _sampled(motion.expression, motion.fps, clip)
         morphs = {m: faces[:, wanted[m.lower()]] for m in character.morphs if m.lower() in wanted}
@@ -115,6 +124,14 @@ class Onto:
         if self.mapping.convention == "by shape":
             parts = f"{55 - len(self.mapping.missing)} of 55 parts by shape"
         return f"{self.actor} on {self.character.name}: {parts}, paths scaled by {self.fit.scale:.3f}"
+
+
+def _begun(clip: Clip, motion: Motion, timeline: Literal["timecode", "zero"]) -> Clip:
+    """The clip with its first frame at the motion's timecode, on a frame of the clip's rate, or at 0."""
+    if timeline == "zero":
+        return replace(clip, start=0.0, timecode="")
+    first = timecode.frames(motion.timecode, motion.fps) + motion.first_frame
+    return replace(clip, start=round(first * clip.fps / motion.fps) / clip.fps)
 
 
 def _sampled(values: Float[Tensor, "T E"], fps: float, clip: Clip) -> Float[Tensor, "N E"]:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from rigs import rotation
+from rigs.retarget import Root
 from studio.export.animation import Character, in_pieces
 
-RootBone = Literal["hips", "floor", "in_place"]
 BONES = ("root", "ik_foot_root")
 """The second bone is there because Blender joins a bone to its only child and then leaves the child's positions out."""
 
 
-def rooted(character: Character, mode: RootBone) -> Character:
+def rooted(character: Character, mode: Root) -> Character:
     """The same performance with another top bone.
 
     "hips": nothing above the hips. "floor": a bone `root` on the floor under the hips that goes where they go and turns as they
