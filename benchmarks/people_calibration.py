@@ -94,7 +94,7 @@ def solved(film: Filmed, views: PeopleViews, true: Cameras, height: float | None
 
 def from_take(take: Path, truth: Path) -> dict[str, dict]:
     """A take with what a network saw."""
-    film = filmed([take], take / "cameras.yaml")
+    film = filmed([take])
     cameras = read_cameras(truth)
     true = joined([adapt_to_video(cameras[c], int(w), int(h)) for c, (w, h) in zip(film.keypoints.cameras, film.size.tolist())])
     return solved(film, film.views, true, height_of(truth.parent))
@@ -102,7 +102,7 @@ def from_take(take: Path, truth: Path) -> dict[str, dict]:
 
 def alarms(take: Path, truth: Path, degrees: float = 1.0) -> dict[str, object]:
     """Alarms of the true rig as it stands, and with each camera in turn bumped by so much in the middle of the take."""
-    film = filmed([take], take / "cameras.yaml")
+    film = filmed([take])
     cameras = read_cameras(truth)
     true = joined([adapt_to_video(cameras[c], int(w), int(h)) for c, (w, h) in zip(film.keypoints.cameras, film.size.tolist())])
     views, frame = film.views, film.keypoints.frames // 2 + 3

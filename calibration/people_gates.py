@@ -158,8 +158,12 @@ def judge_watch(result: Watch, names: Sequence[str], size: Float[Tensor, "C 2"])
     px, limit = result.disagreement, RESIDUAL[1] * float(size.max())
     grade = verdict(px / float(size.max()), RESIDUAL)
     words = f"The cameras disagree by {px:.1f} px about a person (median)."
-    remedy = "" if grade == "pass" else "Calibrate again: no single camera explains it; or check that the videos are in step."
-    gates = [Gate("residual", grade, px, limit, words, remedy)]
+    remedies = {
+        "pass": "",
+        "warn": "Check that the videos are in step; if they are, a better calibration would help.",
+        "fail": "Calibrate again: no single camera explains it; or check that the videos are in step.",
+    }
+    gates = [Gate("residual", grade, px, limit, words, remedies[grade])]
     if len(names) < 3:
         sentence = "Two cameras cannot tell which of them moved, nor whether they are exchanged."
         return (*gates, Gate("held still", "warn", float("nan"), float("nan"), sentence, "Check with three cameras or more."))
@@ -174,7 +178,7 @@ def judge_watch(result: Watch, names: Sequence[str], size: Float[Tensor, "C 2"])
         first, _, remedy = worst.sentence.partition(". ")
         gates.append(Gate("held still", "fail", math.degrees(worst.turn), 0.25, first + ".", remedy))
     else:
-        gates.append(Gate("held still", "pass", 0, 0.25, "No camera was bumped."))
+        gates.append(Gate("held still", "pass", 0, 0.25, f"No {'single ' if grade == 'fail' else ''}camera was bumped."))
     return tuple(gates)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,10 @@ from calibration.people_world import World, lengths_of, levelled, scaled
 from rigs.catalogue import open_body
 from rigs.keypoints import BONES, COCO_17, FEET, LEFT_HAND, RIGHT_HAND, mirrored
 from rigs.landmarks import landmark_skin
+from rigs.makehuman_assets import cache_folder
 from studio.calibrate_sides import habit_of
 from studio.calibration_report import account_of_people, write_report
-from studio.freshness import write_text
+from studio.freshness import fingerprint, write_text
 from studio.pairing import video_files
 from studio.take import Take
 from studio.values import Keypoints2D
@@ -55,6 +57,12 @@ class Filmed:
     videos: dict[str, Path]
     keypoints: Keypoints2D
     warnings: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the footage, in words."""
+        own = self.folder if (self.folder / "take.yaml").is_file() else next(iter(self.videos.values())).parent
+        return own.resolve().name
 
     @property
     def size(self) -> Float[Tensor, "C 2"]:
@@ -99,22 +107,25 @@ def _of(values: Tensor, which: Tensor) -> Tensor:
     return values.gather(2, index)[:, :, 0].clone()
 
 
-def filmed(places: Sequence[Path], out: Path) -> Filmed:
-    """The keypoints of a take's folder, or of videos: detected into `<out>_people/` beside the result where there are none."""
-    if len(places) == 1 and (places[0] / "take.yaml").is_file():
+def filmed(places: Sequence[Path], known: Cameras | None = None) -> Filmed:
+    """The keypoints of a take's folder, or of videos: where there are none they are detected, those of videos into the cache (see
+    `detections`). A `ValueError` names a camera of the footage that `known` cameras lack, before anything is detected.
+    """
+    if taken := len(places) == 1 and (places[0] / "take.yaml").is_file():
         folder, videos = places[0], _videos_of(places[0])
     else:
-        folder = out.with_name(out.stem + "_people")
         videos = {p.stem: p for p in video_files(places)}
+        folder = detections(videos)
     if len(videos) < 2:
-        raise ValueError(f"{folder}: {len(videos)} video; a rig needs at least two cameras, one video each")
+        raise ValueError(f"{places[0]}: {len(videos)} video; a rig needs at least two cameras, one video each")
     torch.set_num_threads(1)  # the matrices are small: more threads only wait for each other
     names = tuple(sorted(videos))
-    given = (folder / "take.yaml").is_file() and all((folder / "keypoints2d" / f"{c}.safetensors").is_file() for c in names)
+    _refuse_missing(places[0], names, known)
+    given = taken and all((folder / "keypoints2d" / f"{c}.safetensors").is_file() for c in names)
     if not given:  # what is fresh of an earlier run is not detected again
         from studio.detect import DetectConfig, detect
 
-        take = Take(folder, {c: videos[c] for c in names}, out)
+        take = Take(folder, {c: videos[c] for c in names}, folder / "cameras.yaml")
         take = replace(take, frames=take.span)
         detect(take, DetectConfig(masks=False))
     keypoints = Keypoints2D.read(folder / "keypoints2d", names)
@@ -122,6 +133,19 @@ def filmed(places: Sequence[Path], out: Path) -> Filmed:
     if keypoints.pixels.shape[2] > 1 and bool((torch.isfinite(keypoints.pixels[..., 0]).any(-1).sum(2) > 1).any()):
         odd = ("Several people are in view; the largest in each image is used. Film one person alone for a calibration.",)
     return Filmed(folder, videos, keypoints, odd)
+
+
+def detections(videos: Mapping[str, Path]) -> Path:
+    """The folder for what is detected in videos: one for the same clips wherever the result goes, in the cache, beside no one's data."""
+    digest = blake2b(digest_size=8)
+    for name in sorted(videos):
+        digest.update(f"{name} {fingerprint(videos[name])}\n".encode())
+    return cache_folder() / "people" / digest.hexdigest()
+
+
+def _refuse_missing(footage: Path, names: Sequence[str], known: Cameras | None) -> None:
+    if known is not None and (missing := [c for c in names if c not in known.names]):
+        raise ValueError(f"{footage}: no camera {missing[0]!r} in the camera file, which has {list(known.names)}")
 
 
 def _videos_of(folder: Path) -> dict[str, Path]:
@@ -135,8 +159,7 @@ def _videos_of(folder: Path) -> dict[str, Path]:
 
 def fitted(cameras: Cameras, film: Filmed) -> Cameras:
     """Known cameras in the keypoints' order, adapted to the videos."""
-    if missing := [c for c in film.keypoints.cameras if c not in cameras.names]:
-        raise ValueError(f"{film.folder}: no camera {missing[0]!r} in the camera file, which has {list(cameras.names)}")
+    _refuse_missing(film.folder, film.keypoints.cameras, cameras)
     sizes = film.size.long().tolist()
     return joined([adapt_to_video(cameras[c], *size) for c, size in zip(film.keypoints.cameras, sizes)])
 
@@ -173,12 +196,13 @@ def calibrate_from_people(
     begun = time.monotonic()
     if height is not None and not 0.5 < height < 2.5:
         raise ValueError(f"--height {height:g}: a person's height in metres, between 0.5 and 2.5")
-    film = filmed(places, out)
+    read = read_cameras(lenses) if lenses else None
+    film = filmed(places, read)
     views = film.views
     config = config or PeopleConfig()
     if same_lens:
         config = of_one_kind(config)
-    known = fitted(read_cameras(lenses), film) if lenses else None
+    known = fitted(read, film) if read is not None else None
     if known is None and library is not None:
         known = library.cameras({c: (int(w), int(h)) for c, (w, h) in zip(views.cameras, views.size.tolist())})
     world = in_world(film, calibrate_people(views, known, config), height)
@@ -204,9 +228,7 @@ def write_people_rig(
     fit.cameras.save(out)
     accepted = accept and not passed(gates)
     save_gates(out, gates, accepted=accepted)
-    account = account_of_people(
-        fit, gates, {"Network": film.keypoints.network}, feet_among(film.landmarks), f"{film.folder.name}: a person{tall}"
-    )
+    account = account_of_people(fit, gates, {"Network": film.keypoints.network}, feet_among(film.landmarks), f"{film.name}: a person{tall}")
     write_report(out, replace(account, accepted=accepted, marks=marks or {}))
     if words := told_refused(asked, out):
         say(f"[bold red]calibrate: {escape(words)}[/]")

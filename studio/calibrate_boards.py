@@ -77,15 +77,18 @@ def calibrate_from_boards(
     before = read_cameras(target) if target.is_file() else None
     if instants is None and (instants := steps.instants_beside(videos)):
         Console().print(f"board: {instants} tells which frames belong together", highlight=False)
-    numbering = steps.Numbering.of(videos, instants)
+    numbering = steps.Numbering.of(videos, instants)  # what is wrong with the words is told before the long search
     for number in floor:
-        numbering.position(number)  # a wrong number is told before the long search
+        numbering.position(number)
+    steps.known_cameras(distances, list(videos))
+    known = read_cameras(lenses).names if lenses is not None else tuple(videos)
+    if missing := [n for n in videos if n not in known]:
+        raise ValueError(f"{lenses}: no camera {missing[0]!r}; there are {list(known)}")
     try:
         found = steps.find(videos, board, target.parent / "board", instants)
     except NotSeen as error:
         _refused(target, [Gate("board seen", "fail", 0, VIEWS[1], f"No camera sees the board. {error}")])
         return 2
-    steps.known_cameras(distances, found.views.cameras)
     rig = steps.solve(found.views, steps.lenses(found.views, lenses, library=library), lenses is None, distances, before)
     if rig.fit is None:
         _refused(target, _explained(rig.gates, why_unseen(found.views, videos)))

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from calibration.cameras import Cameras
 from calibration.formats import read_cameras
-from calibration.gates import Gate, add_gates, gates_of, passed
+from calibration.gates import Gate, add_gates, gates_of, passed, quality_file, save_gates
 from calibration.people_gates import MEASURED, judge_ground, judge_people, judge_refined, judge_stature, judge_watch
 from calibration.people_watch import refine_people, watch
 from calibration.people_world import ground_of, lengths_of
@@ -24,24 +24,50 @@ SCALE_GATES = ("scale", "known square")
 """What refining leaves as it was."""
 
 
-def check_with_people(places: Sequence[Path], cameras_file: Path, height: float | None = None) -> int:
-    """Prints whether the cameras stand as their file says, told by the person in a take, and keeps it among the file's gates.
+def check_with_people(places: Sequence[Path], cameras_file: Path, height: float | None = None, out: Path | None = None) -> int:
+    """Prints whether the cameras stand as their file says, told by the person in a take; 0, or 3 where a gate fails.
 
-    The person's `height` (m) tells besides whether the calibration's metre is one. 0, or 3 where a gate fails.
+    The person's `height` (m) tells besides whether the calibration's metre is one. The gates go among those that are kept of the file;
+    with `out` into the `quality_file` of that instead, and nothing is written beside the file. A `ValueError` where `out` is another
+    calibration.
     """
-    film = filmed(places, cameras_file)
-    cameras = fitted(read_cameras(cameras_file), film)
+    if out is not None and out.is_file() and not out.samefile(cameras_file):
+        raise ValueError(f"--out {out}: holds another calibration than the one to check; give a folder or a new file for the gates")
+    known = read_cameras(cameras_file)
+    film = filmed(places, known)
+    cameras = fitted(known, film)
     gates = (*judge_watch(watch(film.views, cameras), cameras.names, film.size), *_in_known_world(film, cameras, cameras_file, height))
-    try:
-        add_gates(cameras_file, gates)
-    except PermissionError as error:  # another tool's file in a folder of its own: the words below are what matters
-        say(f"[yellow]{escape(str(error.filename))}: cannot be written, so the gates are not kept[/]")
+    _keep(gates, cameras_file, out)
     for g in gates:
         style = {"pass": "", "warn": "[yellow]", "fail": "[bold red]"}[g.verdict]
         say(style + escape(f"{g.name}: {g.sentence} {g.remedy}".rstrip()))
-    if passed(gates):
-        say("calibrate: no camera was bumped and none are exchanged")
+    say(f"calibrate: {told_of(gates)}")
     return 0 if passed(gates) else 3
+
+
+def _keep(gates: Sequence[Gate], cameras_file: Path, out: Path | None) -> None:
+    """Keep the gates where `check_with_people` says; beside another tool's file nothing is written."""
+    if out is not None and not out.is_file():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        file = save_gates(out, gates, checked=str(cameras_file))
+        say(f"calibrate: what was found is kept in {escape(str(file))}")
+    elif out is None and not quality_file(cameras_file).is_file():
+        say(f"calibrate: nothing is kept beside {escape(str(cameras_file))}, which is not of the studio; --out FOLDER keeps what was found")
+    else:
+        try:
+            add_gates(cameras_file, gates)
+        except PermissionError as error:  # the words are what matters
+            say(f"[yellow]{escape(str(error.filename))}: cannot be written, so the gates are not kept[/]")
+
+
+def told_of(gates: Sequence[Gate]) -> str:
+    """All gates in a line."""
+    failed, doubtful = ([g.name for g in gates if g.verdict == v] for v in ("fail", "warn"))
+    if failed:
+        return f"these cameras do not stand as calibrated: {', '.join(failed)}"
+    if doubtful:
+        return f"nothing fails, so no camera need be calibrated again, but look at: {', '.join(doubtful)}"
+    return "no camera was bumped and none are exchanged"
 
 
 def _in_known_world(film: Filmed, cameras: Cameras, file: Path, height: float | None) -> tuple[Gate, ...]:
@@ -70,8 +96,9 @@ def refine_from_people(
     A `ValueError` tells of exchanged cameras.
     """
     begun = time.monotonic()
-    film = filmed(places, out)
-    known = fitted(read_cameras(cameras_file), film)
+    known = read_cameras(cameras_file)
+    film = filmed(places, known)
+    known = fitted(known, film)
     covariance = torch.diag(torch.tensor([turn**2] * 3 + [position**2] * 3, dtype=torch.float64)).expand(len(known), 6, 6)
     fit = refine_people(film.views, known, covariance)
     kept = tuple(g for g in gates_of(cameras_file)[0] if g.name in SCALE_GATES or g.name.startswith("distance "))

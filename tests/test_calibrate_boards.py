@@ -129,10 +129,14 @@ def test_a_take_warns_of_a_calibration_that_failed(clips, tmp_path):
         ["--out", "x"],
         ["--board", "charuco:6x4", "--out", "x"],
         ["--board", BOARD, "--out", "x", "--distance", "left:top:2m"],
+        ["--board", BOARD, "--out", "x", "--lenses", "nofile.yaml"],
+        ["--board", BOARD, "--out", "/proc/foo"],
     ],
 )
-def test_wrong_words_end_with_a_sentence(clips, tmp_path, words, capsys, monkeypatch):
+def test_wrong_words_end_with_a_sentence_before_the_search(clips, tmp_path, words, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("studio.board_steps.find", lambda *_: pytest.fail("looked for the board first"))
     assert call(["calibrate", str(clips), *words]) == 2
     told = capsys.readouterr().err
-    assert told and "Traceback" not in told
+    assert told and "Traceback" not in told and "Errno" not in told
+    assert not list(tmp_path.iterdir())

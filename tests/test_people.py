@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,10 +11,12 @@ import torch
 from people_scene import FEET, MIRROR, NAMES, SPINE, figure, film
 
 from calibration.cameras import Cameras
+from calibration.gates import Gate, load_gates
 from calibration.people import PeopleConfig, calibrate_people
 from calibration.people_watch import refine_people, watch
 from calibration.people_world import lengths_of, levelled, scaled
 from rigs.keypoints import COCO_WHOLEBODY
+from studio.calibrate_check import told_of as check_verdict
 from studio.cli import call
 from studio.values import Keypoints2D
 
@@ -243,6 +246,71 @@ def test_the_command_writes_cameras_in_metres_on_the_floor(tmp_path, walk, monke
     assert call(["calibrate", "--from-people", str(tmp_path), "--check", str(out)]) == 0
     assert call(["calibrate", "--from-people", str(tmp_path), "--out", str(out), "--height", "178"]) == 2
     assert "in metres" in capsys.readouterr().err
+
+
+@pytest.fixture
+def clips(tmp_path, walk, monkeypatch):
+    """Clips of the walk in a folder of somebody else's, whose detection is counted and gives the keypoints that are known."""
+    from studio.video import VideoWriter
+
+    take_of(tmp_path / "known", walk)
+    folder, detected = tmp_path / "theirs", []
+    folder.mkdir()
+    for camera in walk.cameras.names:
+        with VideoWriter(folder / f"{camera}.mp4", 1280, 720, 30.0) as video:
+            for _ in range(2):
+                video.write(np.zeros((720, 1280, 3), np.uint8))
+
+    def detect(take, config):
+        if not take.keypoints_folder.is_dir():
+            shutil.copytree(tmp_path / "known/keypoints2d", take.keypoints_folder)
+            detected.append(take.folder)
+
+    monkeypatch.setattr("studio.detect.detect", detect)
+    monkeypatch.setenv("STUDIO_CACHE", str(tmp_path / "cache"))
+    return folder, detected
+
+
+def test_clips_are_looked_at_once_and_nothing_is_written_among_them(clips, tmp_path, walk, capsys):
+    folder, detected = clips
+    walk.cameras.save(folder / "theirs.yaml")
+    held = sorted(folder.iterdir())
+    words = ["calibrate", "--from-people", str(folder)]
+    assert call([*words, "--check", str(folder / "theirs.yaml")]) == 0
+    assert sorted(folder.iterdir()) == held and "nothing is kept beside" in " ".join(capsys.readouterr().out.split())
+    assert call([*words, "--check", str(folder / "theirs.yaml"), "--out", str(tmp_path / "checked")]) == 0
+    gates, facts = load_gates(tmp_path / "checked/quality.yaml")
+    assert {g.name for g in gates} >= {"residual", "held still"} and facts["checked"] == str(folder / "theirs.yaml")
+    call([*words, "--refine", str(folder / "theirs.yaml"), "--out", str(tmp_path / "refined")])
+    assert (tmp_path / "refined/cameras.yaml").is_file()
+    assert len(detected) == 1 and detected[0].is_relative_to(tmp_path / "cache") and sorted(folder.iterdir()) == held
+
+
+def test_wrong_words_are_told_before_anything_is_detected(clips, tmp_path, walk, capsys):
+    folder, detected = clips
+    walk.cameras.save(tmp_path / "all.yaml")
+    walk.cameras[list(walk.cameras.names[:2])].save(tmp_path / "two.yaml")
+    (tmp_path / "file").touch()
+    for wrong, said in [
+        (["--check", "nofile.yaml"], "nofile.yaml: no such"),
+        (["--lenses", "nofile.yaml", "--out", "x"], "nofile.yaml: no such"),
+        (["--refine", "nofile.yaml", "--out", "x"], "nofile.yaml: no such"),
+        (["--check", str(tmp_path / "two.yaml")], f"no camera {walk.cameras.names[2]!r}"),
+        (["--check", str(tmp_path / "two.yaml"), "--out", str(tmp_path / "all.yaml")], "another calibration"),
+        (["--out", str(tmp_path / "file/x")], "--out"),
+        (["--out", "/proc/foo"], "cannot be written"),
+    ]:
+        assert call(["calibrate", "--from-people", str(folder), *wrong]) == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert said in told and "Errno" not in told, told
+    assert not detected
+
+
+def test_what_a_check_says_last_agrees_with_its_gates():
+    still, shaky = Gate("held still", "pass", 0, 1, "No camera was bumped."), Gate("residual", "warn", 9, 1, "They disagree.", "Look.")
+    assert check_verdict([still]) == "no camera was bumped and none are exchanged"
+    assert "no camera was bumped" not in check_verdict([still, shaky]) and "residual" in check_verdict([still, shaky])
+    assert "do not stand" in check_verdict([replace(shaky, verdict="fail")])
 
 
 def test_the_command_says_what_it_needs(tmp_path, capsys):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from studio.cli.arguments import File, Text
+from studio.cli.arguments import File, Text, writable
 
 if TYPE_CHECKING:
     from calibration.lens_library import Library
@@ -43,6 +43,7 @@ def board(
     """
     from studio.board_print import described, print_board, title, with_yaml
 
+    writable("--pdf", pdf)
     given = {k: v for k, v in (("charuco", charuco), ("chessboard", chessboard), ("apriltag", apriltag), ("aruco", aruco)) if v}
     if len(given) != 1:
         raise ValueError("studio board: needs one of --charuco, --chessboard, --apriltag, --aruco, for example --charuco 5x7")
@@ -89,7 +90,7 @@ def calibrate(
         distance: distances between cameras by the tape, to check the scale: cam01:cam02:2.35m
         accept: end well although a gate fails; alone with --out, accept a calibration that was made before
         from_people: one video per camera, named after it; a folder of them; or the folder of a take
-        out: the cameras.yaml to write, or for a board the session or folder to write it into
+        out: the cameras.yaml to write, or the session or folder to write it into; with --check where to keep what was found
         height: the person's height, for the scale; without it the scale is a guess
         lenses: a camera file whose lenses are known; the result is far more exact with it
         same_lens: all cameras are of one model at one zoom
@@ -99,12 +100,18 @@ def calibrate(
         refine: a camera file to refine: each camera moves a little where the person shows that it must
         check: a camera file to check: was a camera bumped, are two exchanged
     """
+    from studio.board_steps import cameras_file
     from studio.world_points import world_of
 
     world = world_of(floor_points, known_points, origin, up)
+    for flag, file in (("--save-lenses", save_lenses), ("--out", out and cameras_file(out))):
+        if file is not None:
+            writable(flag, file)
     if world and out is not None and not (videos or board or from_people):
         return _replace_world(refine or out, out, world, accept)
-    if accept and out is not None and not (videos or board or from_people):
+    if accept and not (videos or board or from_people):
+        if out is None:
+            raise ValueError("--accept: says that a calibration may be used although a gate failed; name it: --accept --out cameras.yaml")
         return _accept(out)
     from calibration.lens_library import Library
 
@@ -124,14 +131,15 @@ def calibrate(
         raise ValueError("studio calibrate: needs VIDEO... --board BOARD, or --from-people VIDEO... (or a take's folder)")
     if missing := [p for p in from_people if not p.exists()]:
         raise FileNotFoundError(f"{missing[0]}: no such file or folder; give videos, a folder of them, or a take's folder")
+    target = None if out is None else cameras_file(out)
     if check is not None:
-        return checks.check_with_people(from_people, check, height)
-    if out is None:
+        return checks.check_with_people(from_people, check, height, target)
+    if target is None:
         raise ValueError("studio calibrate: needs --out FILE, the cameras.yaml to write")
     if refine is not None:
-        written = checks.refine_from_people(from_people, refine, out, accept=accept)
+        written = checks.refine_from_people(from_people, refine, target, accept=accept)
     else:
-        written = calibrate_from_people(from_people, out, height, lenses, same_lens, accept=accept, place=world, library=library)
+        written = calibrate_from_people(from_people, target, height, lenses, same_lens, accept=accept, place=world, library=library)
     return 0 if accept or passed(gates_of(written)[0]) else 2
 
 
