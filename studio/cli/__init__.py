@@ -32,7 +32,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "actor": actor,
 }  # fmt: skip
 
-RESUMED = {"run", "demo", "calibrate", *STAGES}
+RESUMED = {"run", "demo", "calibrate", "virtual", "train", *STAGES}
 """Verbs that keep what is finished and go on from there when they are called again."""
 
 PATHS = {
