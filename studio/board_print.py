@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
@@ -90,7 +91,7 @@ def drawn(board: Board, page: str | None = None, mirrored: bool = False) -> Figu
     from matplotlib.figure import Figure
 
     black, (wide, high) = pattern(board)
-    width, height = _page(wide, high, page)
+    _, width, height = page_of(board, page)
     figure = Figure(figsize=(width / INCH, height / INCH))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, width)
@@ -166,20 +167,36 @@ def _ruler(axes: Axes, width: float, height: float) -> None:
     axes.text(width / 2, base + 1, words, ha="center", va="top", fontsize=6)
 
 
-def _page(wide: float, high: float, page: str | None) -> tuple[float, float]:
-    """Width and height of the page, turned as the board needs it, mm."""
+def page_of(board: Board, page: str | None = None) -> tuple[str, float, float]:
+    """Name, width and height (mm) of the page, turned as the board needs it: `page`, by default the smallest that holds the board.
+
+    A `ValueError` where none does says the largest square that fits.
+    """
     if page is not None and page not in PAGES:
         raise ValueError(f"--page {page}: is one of {', '.join(PAGES)}")
+    _, (wide, high) = pattern(board)
     need = wide + 2 * MARGIN, high + 2 * MARGIN + FOOT
     for name in [page] if page else [p for p in PAGES if p != "letter"]:
-        short, long = PAGES[name]
-        for width, height in ((short, long), (long, short)):
+        for width, height in _both_ways(name):
             if need[0] <= width and need[1] <= height:
-                return width, height
+                return name, width, height
     held = page or "A0"
+    part = max(min((w - 2 * MARGIN) / wide, (h - 2 * MARGIN - FOOT) / high) for w, h in _both_ways(held))
+    scaled = ", its marker in proportion" if board.kind != "chessboard" else ""
     raise ValueError(
-        f"the board is {wide:.0f} x {high:.0f} mm with margins and ruler {need[0]:.0f} x {need[1]:.0f} mm: more than {held} holds"
+        f"the board is {wide:.0f} x {high:.0f} mm with margins and ruler {need[0]:.0f} x {need[1]:.0f} mm: more than {held} holds; "
+        f"the largest square that fits is {_rounded_down(1000 * board.square * part):g} mm{scaled}"
     )
+
+
+def _both_ways(name: str) -> tuple[tuple[float, float], tuple[float, float]]:
+    short, long = PAGES[name]
+    return (short, long), (long, short)
+
+
+def _rounded_down(mm: float) -> float:
+    """To a millimetre, of small squares to a tenth."""
+    return math.floor(mm) if mm >= 10 else math.floor(10 * mm) / 10
 
 
 def with_yaml(board: Board, pdf: Path) -> Path:

@@ -291,3 +291,22 @@ def test_real_inverted_boards_agree_with_another_tool():
         assert found is not None and theirs
         off = [np.hypot(*(found[0][n].numpy() - theirs[n])) for n in theirs if bool(found[0][n].isfinite().all())]
         assert len(off) >= 10 and np.median(off) < 1.0
+
+
+def test_printing_tells_the_page_and_the_largest_square_that_fits(tmp_path, capsys):
+    pdf = str(tmp_path / "board.pdf")
+    assert call(["board", "--charuco", "5x7", "--square", "53mm", "--pdf", pdf]) == 0
+    assert "on A3 (297 x 420 mm)" in " ".join(capsys.readouterr().out.split())
+    for kind, page, counts, square in (("charuco", "A3", "5x7", "54mm"), ("charuco", "A4", "7x5", "4cm"), ("apriltag", "A4", "4x5", "6cm")):
+        words = ["board", f"--{kind}", counts, "--page", page, "--pdf", pdf, "--square"]
+        assert call([*words, square]) == 2
+        told = " ".join(capsys.readouterr().err.split())
+        fits = re.search(r"largest square that fits is (\d+) mm", told)
+        assert fits is not None, told
+        assert call([*words, f"{fits[1]}mm"]) == 0 and call([*words, f"{int(fits[1]) + 1}mm"]) == 2
+        capsys.readouterr()
+
+
+def test_a_place_that_holds_no_file_is_told_in_words(capsys):
+    assert call(["board", "--charuco", "5x7", "--pdf", "/proc/foo/board.pdf"]) == 2
+    assert "cannot be written" in (told := " ".join(capsys.readouterr().err.split())) and "Errno" not in told

@@ -41,7 +41,7 @@ def board(
         page: A4, letter, A3, A2, A1 or A0; by default the smallest that fits
         pdf: the file to write
     """
-    from studio.board_print import described, print_board, title, with_yaml
+    from studio.board_print import described, page_of, print_board, title, with_yaml
 
     writable("--pdf", pdf)
     given = {k: v for k, v in (("charuco", charuco), ("chessboard", chessboard), ("apriltag", apriltag), ("aruco", aruco)) if v}
@@ -49,8 +49,9 @@ def board(
         raise ValueError("studio board: needs one of --charuco, --chessboard, --apriltag, --aruco, for example --charuco 5x7")
     [(kind, counts)] = given.items()
     made = described(kind, counts, square, marker, dictionary, two_sided)
+    name, wide, high = page_of(made, page)
     print_board(made, pdf, page)
-    print(f"{pdf}: {title(made)}; description in {with_yaml(made, pdf)}")
+    print(f"{pdf}: {title(made)}; on {name} ({wide:g} x {high:g} mm); description in {with_yaml(made, pdf)}")
 
 
 def calibrate(
