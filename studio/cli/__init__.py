@@ -14,7 +14,7 @@ from studio.cli.arguments import PLAIN
 from studio.cli.calibration import board, calibrate, cameras, record, wizard
 from studio.cli.characters import inspect
 from studio.cli.run import STAGES, run, stage
-from studio.cli.session import actor, add_take, demo, doctor, new, settings, train, virtual
+from studio.cli.session import actor, add_take, demo, doctor, new, settings, stream, train, virtual
 
 EPILOG = """\
 The two you need:
@@ -29,7 +29,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "inspect": inspect,
     "record": record,
     "wizard": wizard,
-    "actor": actor,
+    "actor": actor, "stream": stream,
 }  # fmt: skip
 
 RESUMED = {"run", "demo", "calibrate", "virtual", "train", *STAGES}

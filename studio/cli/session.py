@@ -57,6 +57,23 @@ def actor(take: Positional[Path], name: Text = None) -> None:
     learn_profile(opened, name)
 
 
+def stream(take: Positional[Path], /, to: str = "127.0.0.1", port: int = 39540, speed: float = 1.0, loop: bool = False) -> None:
+    """Send a take's motion over the network as it plays: JSON over UDP, received in Blender by extras/blender_live.py.
+
+    Args:
+        take: a take's folder that has been fitted
+        to: the computer that receives
+        port: where it listens
+        speed: 1 is the take's own rate
+        loop: begin again, until stopped
+    """
+    from studio.stream import stream as send
+
+    opened = Take.open(take)
+    print(f"{take}: playing to {to}:{port}; Ctrl-C stops it")
+    print(f"stream: {send(opened, to, port, speed, loop)} frames sent")
+
+
 def settings() -> None:
     """Print every stage's settings with their defaults as YAML, to save, edit and pass to `studio run --settings`."""
     import yaml
