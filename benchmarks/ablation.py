@@ -32,7 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "twice as smooth": {"root_acceleration": 2.0, "joint_acceleration": 6.0, "expression_acceleration": 20.0},
     "one shape frame": {"key_frames": 1},
     "silhouettes 20 mm": {"silhouette": 0.02},
-    "silhouettes 60 mm": {"silhouette": 0.06},
+    "no silhouettes": {"silhouette": 0.0},
     "silhouettes 150 mm": {"silhouette": 0.15},
     "solid limbs 10 mm": {"solid": 0.01},
     "floor 10 mm": {"floor": 0.01},

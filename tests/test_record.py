@@ -170,7 +170,7 @@ def test_ctrl_c_leaves_whole_files(tmp_path):
         else:
             pytest.fail("nothing reached the disk")
         run.send_signal(signal.SIGINT)
-        _, said = run.communicate(timeout=20)
+        _, said = run.communicate(timeout=90)  # a source that is read from is left when its patience ends, on busy machines late
     assert run.returncode == 0 and "fps, 0 dropped" in said and "Traceback" not in said
     assert sorted(p.name for p in (tmp_path / "clips").iterdir()) == ["cam01.mkv", "timestamps.csv"]
     assert len(numbers(tmp_path / "clips/cam01.mkv")) == len(rows(tmp_path / "clips/timestamps.csv")["cam01"])
