@@ -226,7 +226,7 @@ def _unheeded(config: ExportConfig) -> list[str]:
     if not asked or not set(config.formats) & set(FORMATS):
         return []
     flags = ", ".join("--" + name.replace("_", "-") for name in asked)
-    return [f"FBX, BVH and GLB on another character do not follow {flags}, which are for the studio's own skeleton"]
+    return [f"files of other characters do not follow {flags}"]
 
 
 def model_of(motion: Motion, take: Take) -> str:
