@@ -117,6 +117,8 @@ class Board:
     @classmethod
     def load(cls, path: Path) -> Board:
         """Read `board.yaml`; a `ValueError` names file, field and remedy."""
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such description of a board; give the board.yaml that `studio board` wrote")
         document = parse_yaml(path, read_text(path))
         if not isinstance(document, dict):
             raise ValueError(f"{path}: needs a mapping with the fields {[f.name for f in fields(cls)]}")

@@ -22,7 +22,7 @@ RMS = 0.0015
 CELLS = (6, 8)
 
 
-def coverage_map(pixels: Float[Tensor, "V N 2"], size: Float[Tensor, "2"]) -> Float[Tensor, "6 8"]:
+def coverage_map(pixels: Float[Tensor, "*N 2"], size: Float[Tensor, "2"]) -> Float[Tensor, "6 8"]:
     """Corners in each cell of a grid over the image, top left first."""
     rows, columns = CELLS
     seen = pixels[pixels.isfinite().all(-1)]

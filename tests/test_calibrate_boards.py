@@ -131,6 +131,7 @@ def test_a_take_warns_of_a_calibration_that_failed(clips, tmp_path):
         ["--board", BOARD, "--out", "x", "--distance", "left:top:2m"],
         ["--board", BOARD, "--out", "x", "--lenses", "nofile.yaml"],
         ["--board", BOARD, "--out", "/proc/foo"],
+        ["--board", "foo.yaml", "--out", "x"],
     ],
 )
 def test_wrong_words_end_with_a_sentence_before_the_search(clips, tmp_path, words, capsys, monkeypatch):
@@ -140,3 +141,10 @@ def test_wrong_words_end_with_a_sentence_before_the_search(clips, tmp_path, word
     told = capsys.readouterr().err
     assert told and "Traceback" not in told and "Errno" not in told
     assert not list(tmp_path.iterdir())
+
+
+def test_words_name_the_thing_that_is_missing(clips, tmp_path, capsys):
+    assert call(["calibrate", str(clips), "--board", str(tmp_path / "foo.yaml"), "--out", str(tmp_path)]) == 2
+    assert "no such description of a board" in (told := " ".join(capsys.readouterr().err.split())) and "camera file" not in told
+    assert call(["calibrate", "--accept"]) == 2
+    assert "--accept --out" in (told := " ".join(capsys.readouterr().err.split())) and "VIDEO" not in told

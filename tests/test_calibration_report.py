@@ -23,11 +23,12 @@ from calibration.people_gates import judge_ground, judge_people, judge_stature, 
 from calibration.people_watch import watch
 from calibration.people_world import ground_of, levelled, scaled
 from calibration.world import moved
+from studio import board_steps as steps
 from studio import pipeline
 from studio.board_steps import solve
 from studio.calibration_report import Account, Seen, account_of_people, write_report
 from studio.calibration_report.page import page, verdict
-from studio.calibration_report.pictures import enlargement
+from studio.calibration_report.pictures import coverage, enlargement, filled
 from studio.cli import call
 from studio.take import Take
 
@@ -92,6 +93,28 @@ def test_a_report_in_another_world_keeps_boards_before_the_cameras(account):
     before, after = (a.cameras.project(a.boards.reshape(-1, 3)) for a in (account, there))
     torch.testing.assert_close(before, after, atol=1e-6, rtol=0, equal_nan=True)
     assert there.rows[1].place_sd == pytest.approx(2 * account.rows[1].place_sd)
+
+
+def test_the_page_says_as_much_of_the_image_as_the_lens_was_judged_by():
+    random = np.random.default_rng(3)
+    views = seen([ARC] * 40, boards(40, random), random)
+    lens = steps.lens_of(views, 0)
+    assert not isinstance(lens, str) and bool(lens.used.any())
+    used = views.pixels[0][lens.used]
+    places = used[used.isfinite().all(-1)]
+    by_page = filled(Seen("a", "corners", places, torch.zeros(len(places), 2), torch.zeros(1), 1, 1), tuple(views.size[0].tolist()))
+    assert by_page == float((lens.coverage > 0).double().mean())
+    corner = Seen("a", "corners", torch.tensor([[0.0, 0.0], [5.0, 5.0]]), torch.zeros(2, 2), torch.zeros(1), 1, 1)
+    assert filled(corner, (640.0, 480.0)) == pytest.approx(1 / 48) and coverage(corner, (640.0, 480.0)).count('class="never"') == 47
+
+
+def test_views_that_were_left_out_are_told_in_words():
+    random = np.random.default_rng(3)
+    views = seen([ARC] * 40, boards(40, random), random)
+    away = views.pixels.clone()
+    away[2, 5] += 60  # at one instant a camera sees the board elsewhere
+    found = solve(replace(views, pixels=away), dict(zip(views.cameras, lenses_of(views)))).account
+    assert found is not None and found.seen[2].left_out == "1 placed elsewhere by the other cameras"
 
 
 @pytest.fixture

@@ -18,6 +18,14 @@ from studio.calibration_report.account import Account, Link, Row, Seen
 
 LENSES = {"fixed": "taken as given", "refined": "refined with the rig", "shared": "refined with the rig, shared by cameras of one type"}
 
+LEFT_OUT = {
+    "alone": "seen by no other camera",
+    "disagrees": "placed elsewhere by the other cameras",
+    "few corners": "with too few corners",
+    "from behind": "seen from behind",
+}
+"""Views that were left out, in words after their number."""
+
 
 def account_of_boards(views: BoardViews, lenses: Sequence[LensFit], fit: RigFit, held: HeldOut | None, gates: Sequence[Gate]) -> Account:
     """What a rig solved from board views has to say, in the rig's own world (`fit.cameras`)."""
@@ -60,8 +68,7 @@ def _facts(views: BoardViews, fit: RigFit, held: HeldOut | None) -> dict[str, st
 def _seen(views: BoardViews, fit: RigFit, c: int) -> Seen:
     offset = torch.where(fit.used[c][:, None, None], fit.residual[c], torch.nan)
     good = offset.isfinite().all(-1) & views.pixels[c].isfinite().all(-1)
-    reasons = {"alone": "seen by no other camera"}
-    words = ", ".join(f"{n} {reasons.get(why, why)}" for why, n in fit.rejected[fit.cameras.names[c]].items())
+    words = ", ".join(f"{n} {LEFT_OUT.get(why, why)}" for why, n in fit.rejected[fit.cameras.names[c]].items())
     verdict = fit.verdict[c]
     over_time = offset.norm(dim=-1).nanmedian(-1).values
     counts = int((verdict != UNSEEN).sum()), int((verdict == USED).sum())

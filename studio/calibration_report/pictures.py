@@ -10,11 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calibration.cameras import Cameras
+from calibration.lens_verdict import coverage_map
 from studio.calibration_report.account import Link, Seen
 from studio.review.markup import Markup, tag
 
-CELLS = (9, 16)
-"""Rows and columns of a coverage map."""
 ARROWS = 700
 """Most residuals drawn in one image."""
 REACH = 0.05
@@ -24,10 +23,8 @@ REACH = 0.05
 def coverage(seen: Seen, size: tuple[float, float]) -> Markup:
     """How often something was seen in each cell of the image: the darker the oftener, hatched where never."""
     width, height = size
-    rows, columns = CELLS if width >= height else CELLS[::-1]
-    cell = ((seen.places + 0.5) / torch.tensor(size) * torch.tensor([columns, rows])).long()
-    cell = cell.clamp(min=torch.zeros(2, dtype=torch.long), max=torch.tensor([columns - 1, rows - 1]))
-    counts = torch.bincount(cell[:, 1] * columns + cell[:, 0], minlength=rows * columns).double()
+    cells = coverage_map(seen.places, torch.tensor(size))  # the lens is judged by the same
+    (rows, columns), counts = cells.shape, cells.flatten()
     shade = (counts / counts.max().clamp_min(1)).sqrt()  # one corner there is much more than none
     w, h = width / columns, height / rows
     boxes = [
@@ -40,9 +37,7 @@ def coverage(seen: Seen, size: tuple[float, float]) -> Markup:
 
 def filled(seen: Seen, size: tuple[float, float]) -> float:
     """Part of the image's cells in which something was seen."""
-    rows, columns = CELLS if size[0] >= size[1] else CELLS[::-1]
-    cell = ((seen.places + 0.5) / torch.tensor(size) * torch.tensor([columns, rows])).long()
-    return len(cell.unique(dim=0)) / (rows * columns) if len(cell) else 0.0
+    return float((coverage_map(seen.places, torch.tensor(size)) > 0).double().mean())
 
 
 def enlargement(seen: Sequence[Seen], side: float) -> float:
