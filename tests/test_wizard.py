@@ -242,6 +242,16 @@ def test_work_that_is_stopped_leaves_things_as_they_were(wizard):
     assert wizard.state.message.startswith("Stopped") and replace(wizard.state, message="") == before
 
 
+def test_the_viewers_notices_leave_the_messages_free(wizard, browser):
+    operator = Operator(browser, wizard)
+    wizard.act(lambda state: 1 / 0)
+    operator.sees("ZeroDivisionError")
+    operator.sees("Software WebGL rendering detected")
+    message = operator.tab.get_by_role("alert").filter(has_text="ZeroDivisionError").bounding_box()
+    notice = operator.tab.locator(".mantine-Notification-root").first.bounding_box()
+    assert notice["y"] > message["y"] + message["height"]
+
+
 def test_a_fault_is_a_sentence_on_the_page(wizard, capsys):
     wizard.act(lambda state: 1 / 0)
     assert "ZeroDivisionError" in wizard.state.message and "Traceback" not in wizard.state.message

@@ -19,6 +19,10 @@ COLOURS = {"pass": "#2b8a3e", "warn": "#b35c00", "fail": "#c92a2a"}
 TEXT = "font-size:0.9em;line-height:1.45;padding:0.1em 0.75em 0.5em"
 
 
+NOTICES = Markup("<style>.mantine-Notifications-root{top:auto!important;bottom:1em!important}</style>")
+"""The viewer's own notices, such as that there is no graphics card, at the foot of the page: at its head they cover messages."""
+
+
 def header(state: State) -> Markup:
     """Where the operator is, and what went wrong last."""
     chips = []
@@ -28,7 +32,7 @@ def header(state: State) -> Markup:
         words = f"{number} {name}"
         chips.append(tag("li", words, style=f"{style};border-radius:1em;padding:0.05em 0.65em", aria_current="step" if here else None))
     row = "display:flex;flex-wrap:wrap;gap:0.3em;list-style:none;margin:0;padding:0.2em 0.75em 0.7em;font-size:0.8em"
-    return Markup(tag("ol", chips, style=row) + (told(state.message) if state.message else ""))
+    return Markup(NOTICES + tag("ol", chips, style=row) + (told(state.message) if state.message else ""))
 
 
 def told(words: str) -> Markup:
