@@ -138,11 +138,11 @@ def _projected(rig: Cameras, everyone: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return pixels, hidden
 
 
-def outcome(crowd: Crowd, points: np.ndarray) -> dict[str, float]:
+def outcome(crowd: Crowd, points: np.ndarray, limbs: list[int] = LIMBS) -> dict[str, float]:
     """Of tracked points (T, A, K, 3): identity switches, phantoms (actors who are nobody), people lost, error of limbs, share found."""
     A = points.shape[1]
     with np.errstate(all="ignore"):
-        gap = np.linalg.norm(points[:, None] - crowd.truth.transpose(1, 0, 2, 3)[:, :, None], axis=-1)[..., LIMBS]
+        gap = np.linalg.norm(points[:, None] - crowd.truth.transpose(1, 0, 2, 3)[:, :, None], axis=-1)[..., limbs]
         known = np.isfinite(gap).sum(-1) >= 3
         far = np.where(known, np.ma.median(np.ma.masked_invalid(gap), axis=-1).filled(np.inf), np.inf)  # (T, P, A)
     who = np.where(far.min(1) < 0.3, far.argmin(1), -1)

@@ -91,12 +91,18 @@ class Mediapipe:
         self._persons = {slot: kept[slot] for slot in sorted(kept)}
 
     def _search(self, pyramid: Pyramid) -> None:
-        """Adds people whom nobody follows; when all slots are taken, a larger person replaces the smallest."""
-        for region in _candidates(self._networks, pyramid):
+        """Adds people whom nobody follows; when all slots are taken, a larger person replaces the smallest.
+
+        Of two who stand close the network that searches makes one, so those who are followed are painted over before.
+        """
+        shown = halvings(_without(pyramid[0], [p.body for p in self._persons.values()])) if self._persons else pyramid
+        for region in _candidates(self._networks, shown):
             if any(_near(region, around_body(*person.body.anchors)) for person in self._persons.values()):
                 continue
-            body = self._networks.pose(pyramid, region)
-            if body.presence >= PRESENT:  # the second look starts from the landmarks' own, better region
+            body = self._networks.pose(shown, region)
+            if body.presence >= PRESENT and shown is not pyramid:
+                body = self._networks.pose(shown, around_body(*body.anchors))
+            if body.presence >= PRESENT:  # the last look starts from the landmarks' own, better region
                 (body,) = self._bodies(pyramid, [around_body(*body.anchors)])
             known = any(_same(body, person.body) for person in self._persons.values())
             if known or not self._is_new(pyramid, body):
@@ -148,6 +154,24 @@ class Mediapipe:
         height, width = pyramid[0].shape[:2]
         mask = paste(body.mask, body.region, width, height, self._reduction) if self._reduction else None
         return whole_body(body.points, body.visibility, body.world, body.region.size, hands, face, (width, height), mask)
+
+
+def _without(image: UInt8[Array, "H W 3"], bodies: list[PoseSight]) -> UInt8[Array, "H W 3"]:
+    """The image with what is around people in their places, as smooth as a wall."""
+    height, width = image.shape[:2]
+    covered = np.zeros((height, width), np.uint8)
+    for body in bodies:
+        rim = max(3, round(body.region.size / 40))
+        covered = np.maximum(
+            covered, cv2.dilate((paste(body.mask, body.region, width, height, 1) > 0.4).astype(np.uint8), np.ones((rim, rim), np.uint8))
+        )
+    small = (max(width // 8, 1), max(height // 8, 1))
+    known = cv2.resize(1.0 - covered, small, interpolation=cv2.INTER_AREA).astype(np.float32)
+    light = cv2.resize(image * (1 - covered)[..., None], small, interpolation=cv2.INTER_AREA).astype(np.float32)
+    reach = max(3, small[0] // 6)
+    light, known = cv2.blur(light, (reach, reach)), cv2.blur(known, (reach, reach))
+    wall = cv2.resize(light / np.maximum(known, 1e-3)[..., None], (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.where(covered[..., None] > 0, wall.clip(0, 255).astype(np.uint8), image)
 
 
 def _candidates(networks: Networks, pyramid: Pyramid) -> list[Region]:
