@@ -18,6 +18,7 @@ from studio.people import IdentityConfig
 from studio.take import AUTO, Take
 from studio.track import track_actors
 from studio.values import Tracks3D, of_actor
+from studio.virtual import VirtualCapture
 
 
 def tracked(scene, count):
@@ -182,3 +183,19 @@ def test_who_is_followed_is_painted_over_with_what_is_around():
     body = PoseSight(Region(39.5, 59.5, 64.0, 0.0), 1.0, nothing, nothing[:, 0], nothing, nothing[:2], mask)
     shown = _without(image, [body])
     assert np.abs(shown[:, :78].astype(int) - 60).max() < 12 and (shown[:, 82:] == 140).all()
+
+
+def test_virtual_people_hug_cross_and_leave_the_room():
+    from studio.virtual.capture import performances
+
+    def ways(paths):
+        config = VirtualCapture(people=2, paths=paths, frames=41, fps=10, height=90, width=160)
+        return config, np.stack([p.translation[:, :2].numpy() for p in performances(config)])
+
+    _, hug = ways("hug")
+    apart = np.linalg.norm(hug[0] - hug[1], axis=-1)
+    assert 0.25 < apart.min() < 0.55 and apart[0] > 1.4 and apart[-1] > 1.4
+    _, cross = ways("cross")
+    assert np.abs(cross[:, -1] + cross[:, 0]).max() < 0.3  # to the opposite place
+    config, leave = ways("leave")
+    assert np.abs(leave[0, 20]).max() > config.room().half * 0.7 and np.linalg.norm(leave[0, -1] - leave[0, 0]) < 0.3

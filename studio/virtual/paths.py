@@ -39,7 +39,8 @@ def carried(acts: list[Performance], places: Float[np.ndarray, "A 2"], path: str
             aside = np.array([-away[1], away[0]]) * PASSING
             shift = -2 * place * smooth((u - 0.1) / 0.8)[:, None] + aside * np.sin(math.pi * u)[:, None] ** 2
         elif path == "hug":
-            shift = (away * HUG / 2 - place) * (smooth((u - 0.1) / 0.25) * smooth((0.9 - u) / 0.25))[:, None]
+            own = act.translation[:, :2].numpy()  # who hugs takes no step aside
+            shift = (away * HUG / 2 - own) * (smooth((u - 0.1) / 0.25) * smooth((0.9 - u) / 0.25))[:, None]
         elif path == "leave" and i == 0:
             goal = beyond * np.array([math.cos(door), math.sin(door)])
             shift = (goal - place) * (smooth((u - 0.15) / 0.25) * smooth((0.85 - u) / 0.25))[:, None]
