@@ -32,9 +32,10 @@ from rigs.anatomy import anatomy
 from rigs.body import Body, Posed, Skin
 from studio.fit import pulls
 from studio.fit.person import windows
-from studio.fit.points import Model, State
+from studio.fit.points import Model
 from studio.fit.priors import ExpressionPrior, JointPrior, Priors, Smoothness
 from studio.fit.solve import Problem, nested, settle, settle_shape
+from studio.fit.state import State
 
 SCHEDULE = ((100.0, 1), (40.0, 1), (16.0, 1), (10.0, 2))
 """Kernels in standard deviations, and iterations under each."""

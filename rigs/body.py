@@ -229,3 +229,12 @@ class Posed:
     def vertices(self) -> Float[Tensor, "... V 3"]:
         """World positions of the mesh, m."""
         return self.points()
+
+
+def vertex_normals(points: Float[Tensor, "... V 3"], triangles: Int[Tensor, "F 3"]) -> Float[Tensor, "... V 3"]:
+    """Unit normals, the area-weighted mean of each vertex's triangles; up (y, of animators' files) where a vertex has none."""
+    a, b, c = points[..., triangles, :].unbind(-2)
+    faces = torch.linalg.cross(b - a, c - a)
+    normals = torch.zeros_like(points).index_add(-2, triangles.flatten(), faces.repeat_interleave(3, -2))
+    length = normals.norm(dim=-1, keepdim=True)
+    return torch.where(length > 1e-20, normals / length.clamp_min(1e-20), normals.new_tensor([0, 1.0, 0]))

@@ -13,8 +13,9 @@ from rigs.anatomy import anatomy
 from rigs.keypoints import COCO_WHOLEBODY, GROUPS
 from studio.fit import contact
 from studio.fit.person import LOCKED, FitConfig, Observed, fit_actor, windows
-from studio.fit.points import Model, State
+from studio.fit.points import Model
 from studio.fit.solve import settle
+from studio.fit.state import State
 
 T = 30
 

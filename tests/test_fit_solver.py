@@ -11,9 +11,10 @@ from calibration.cameras import Cameras
 from rigs import rotation
 from rigs.anatomy import Anatomy, anatomy
 from studio.fit import lanes, pulls
-from studio.fit.points import Model, State
+from studio.fit.points import Model
 from studio.fit.priors import ExpressionPrior, JointPrior, Priors, Smoothness
 from studio.fit.solve import Problem, nested, objective, settle, smooth
+from studio.fit.state import State
 
 
 def ring(count: int = 4) -> Cameras:

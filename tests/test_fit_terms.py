@@ -12,10 +12,11 @@ from test_fit_solver import ring
 from rigs import makehuman, rotation
 from rigs.anatomy import anatomy
 from studio.fit import clouds, flow, order, outlines, pulls, solid
-from studio.fit.points import Model, Pull, State
+from studio.fit.points import Model
 from studio.fit.priors import ExpressionPrior, JointPrior, Priors
 from studio.fit.robust import padded
 from studio.fit.solve import Problem, settle
+from studio.fit.state import Pull, State
 from studio.fit.surface import sampled
 
 FRAMES = 3

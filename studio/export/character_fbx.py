@@ -15,12 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rigs import euler
+from rigs.body import vertex_normals
 from rigs.characters.character import Character, Clip, Mesh, forward
 from rigs.characters.fbx import Joints, joints_of, unscaled
 from rigs.characters.fbx_nodes import CREATION_TIME, FILE_ID, VERSION, Int, Node, save
 from rigs.characters.fbx_scene import Model, Scene, joined, label
 from studio.export.fbx import TICKS, Curves, Objects, definitions, head, span, takes, time_mode
-from studio.export.mesh import influences, vertex_normals
+from studio.export.mesh import influences
 from studio.export.timecode import drops
 
 CENTIMETRES = 100.0

@@ -13,12 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rigs import rotation
+from rigs.body import vertex_normals
 from rigs.characters.character import Character, Clip, Mesh, forward
 from rigs.characters.fbx import unscaled
 from rigs.characters.glb import Y_UP, joints_of, morphs_of, parents_of, standing
 from rigs.characters.gltf_file import GltfFile
 from studio.export.glb import VERTICES, GltfWriter, continuous
-from studio.export.mesh import influences, vertex_normals
+from studio.export.mesh import influences
 
 Weights = Mapping[str, Float[Tensor, "T"]]
 """Morph -> weight over time; 1 is full."""

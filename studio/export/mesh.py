@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rigs.body import Shaped
+from rigs.body import Shaped, vertex_normals
 from studio.export.animation import Character, y_up
 
 LEAST_WEIGHT = 1e-5
@@ -122,13 +122,3 @@ def influences(weights: Float[Tensor, "P J"]) -> tuple[Int[Tensor, "P N"], Float
     heavy = torch.nn.functional.pad(heavy / heavy.sum(1, keepdim=True), (0, missing))
     joints = torch.nn.functional.pad(joints, (0, missing))
     return torch.where(heavy > 0, joints, 0), heavy
-
-
-def vertex_normals(points: Float[Tensor, "V 3"], triangles: Int[Tensor, "F 3"]) -> Float[Tensor, "V 3"]:
-    """Unit normals, the area-weighted mean of each vertex's triangles; up where a vertex has none."""
-    a, b, c = points[triangles].unbind(1)
-    faces = torch.linalg.cross(b - a, c - a)
-    normals = torch.zeros_like(points).index_add(0, triangles.flatten(), faces.repeat_interleave(3, 0))
-    length = normals.norm(dim=-1, keepdim=True)
-    up = normals.new_tensor([0, 1.0, 0])
-    return torch.where(length > 1e-20, normals / length.clamp_min(1e-20), up)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -12,6 +14,7 @@ from rich.progress import Progress
 from rigs.body import Body
 from rigs.catalogue import open_body
 from rigs.rotation import log
+from studio.actor import profile_file
 from studio.clock import footage
 from studio.edits import Edits, plain
 from studio.fit.again import recipe, solved_again, spliced, touched
@@ -19,6 +22,7 @@ from studio.fit.masks import masks_folder
 from studio.fit.person import FitConfig, Fitted, Fitter, Observed, fit_actor
 from studio.fit.profile import known_shape, learn_profile
 from studio.fit.stored_take import StoredTake
+from studio.freshness import fingerprint
 from studio.take import Take
 from studio.values import Motion, Tracks3D
 
@@ -35,35 +39,27 @@ def fit(take: Take, config: FitConfig) -> Path:
     tracks = Tracks3D.load(take.tracks_file, slice(0, 1))
     frames = Tracks3D.count(take.tracks_file)
     edits = Edits.load(take.folder, cameras.names, tracks.keypoints, tracks.actors)
+    shared, masks = recipe(take, config), take if config.silhouette and masks_folder(take).is_dir() else None
     warnings: list[str] = []
     written: list[Path] = []
     again: list[str] = []
     begun = time.monotonic()
     with Progress(console=console, transient=True) as progress:
         for a, actor in enumerate(tracks.actors):
-            source = StoredTake(
-                cameras, footage(take, cameras.names), take.tracks_file, a, frames, edits.of(actor), tracks.first_frame,
-                take if config.silhouette and masks_folder(take).is_dir() else None,
-            )  # fmt: skip
+            seen = footage(take, cameras.names)
+            source = StoredTake(cameras, seen, take.tracks_file, a, frames, edits.of(actor), tracks.first_frame, masks)
             if not bool(source.coverage().any()):
                 warnings.append(
                     f"{actor}: no two cameras agree on this actor in any frame: no motion. Is everyone in view? See the overlays."
                 )
                 continue
-            path, made_from = take.motion_file(actor), recipe(take, actor, config)
-            spans = touched(path, made_from, source.edits, tracks.first_frame, frames, config.halo)
-            if spans is not None:
-                old = Motion.load(path)
-                fitted = solved_again(Fitter(body, source[:1], config), source, old, spans)
-                motion = spliced(old, bound(body, fitted, actor, tracks, take.timecode), spans)
-                again.append(f"{actor} {sum(s.stop - s.start for s in spans)} frames")
-            else:
-                task = progress.add_task(f"fit {actor}", total=frames)
-                fitted = fit_actor(body, source, config, known_shape(take, actor, body), lambda n, task=task: progress.advance(task, n))
-                motion = bound(body, fitted, actor, tracks, take.timecode)
-            motion.save(path, base=made_from, edits=plain(source.edits))
+            task = progress.add_task(f"fit {actor}", total=frames)
+            made_from = {**shared, "profile": fingerprint(profile_file(take, actor))}
+            fitted, motion, solved = _fitted(take, body, source, config, tracks, made_from, lambda n, task=task: progress.advance(task, n))
+            motion.save(take.motion_file(actor), base=made_from, edits=plain(source.edits))
             written.append(take.motion_file(actor))
             warnings += [f"{actor}: {line}" for line in doubts(body, fitted)]
+            again += [f"{actor} {solved} frames"] if solved is not None else []
     take.note("fit", warnings, seconds=round(time.monotonic() - begun, 1), frames=frames)
     if not written:
         raise ValueError(
@@ -72,6 +68,28 @@ def fit(take: Take, config: FitConfig) -> Path:
     told = f"; solved again: {', '.join(again)}" if again else ""
     console.print(f"fit: {frames} frames, {len(written)} of {len(tracks.actors)} actors, {time.monotonic() - begun:.1f} s{told}")
     return written[0]
+
+
+def _fitted(
+    take: Take,
+    body: Body,
+    source: StoredTake,
+    config: FitConfig,
+    tracks: Tracks3D,
+    made_from: dict[str, Any],
+    advance: Callable[[int], None],
+) -> tuple[Fitted, Motion, int | None]:
+    """One actor's fit and motion; and how many frames were solved again, None where all were."""
+    actor = tracks.actors[source.actor]
+    path = take.motion_file(actor)
+    spans = touched(path, made_from, source.edits, source.first, len(source), config.halo)
+    if spans is None:
+        fitted = fit_actor(body, source, config, known_shape(take, actor, body), advance)
+        return fitted, bound(body, fitted, actor, tracks, take.timecode), None
+    old = Motion.load(path)
+    fitted = solved_again(Fitter(body, source[:1], config), source, old, spans)
+    motion = spliced(old, bound(body, fitted, actor, tracks, take.timecode), spans)
+    return fitted, motion, sum(s.stop - s.start for s in spans)
 
 
 def bound(body: Body, fitted: Fitted, actor: str, tracks: Tracks3D, timecode: str) -> Motion:

@@ -10,12 +10,11 @@ import torch
 
 import studio
 from rigs.rotation import exp
-from studio.actor import profile_file
 from studio.clock import FILE as SYNC_FILE
 from studio.edits import Edits, changed, remembered
 from studio.fit.masks import masks_folder
 from studio.fit.person import FitConfig, Fitted, Fitter, Source, one_thread
-from studio.fit.points import State
+from studio.fit.state import State
 from studio.freshness import stamp
 from studio.take import Take
 from studio.values import Motion
@@ -24,10 +23,10 @@ MOST = 0.8
 """Where more than this share of a take would be solved again, all of it is, its shape too."""
 
 
-def recipe(take: Take, actor: str, config: FitConfig) -> dict[str, Any]:
-    """All that an actor's fit was made from but the edits."""
-    clocks, profile = take.folder / SYNC_FILE, profile_file(take, actor)
-    inputs = [p for p in (take.tracks_file, take.keypoints_folder, masks_folder(take), take.cameras_file, clocks, profile) if p.exists()]
+def recipe(take: Take, config: FitConfig) -> dict[str, Any]:
+    """All that a take's fits are made from but the actors' profiles and the edits."""
+    clocks = take.folder / SYNC_FILE
+    inputs = [p for p in (take.tracks_file, take.keypoints_folder, masks_folder(take), take.cameras_file, clocks) if p.exists()]
     strengths = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "workers"}
     return stamp(inputs, {"take": take.facts, "config": strengths, "studio": studio.__version__})
 

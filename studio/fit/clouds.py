@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from calibration.cameras import Cameras
-from studio.fit.points import Pull
 from studio.fit.robust import along
+from studio.fit.state import Pull
 
 REACH = 0.2
 """Cloud points farther than this from the body are not its own, m."""

@@ -12,9 +12,10 @@ from torch import Tensor
 from calibration.cameras import Cameras
 from rigs.body import Body
 from studio.fit import outlines, solid
-from studio.fit.points import Model, Pull
+from studio.fit.points import Model
 from studio.fit.robust import padded
 from studio.fit.solve import Problem
+from studio.fit.state import Pull
 from studio.fit.surface import Surface, sampled
 
 DEEP = 10.0

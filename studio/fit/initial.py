@@ -9,7 +9,7 @@ from torch import Tensor
 from rigs import rotation
 from rigs.anatomy import Anatomy
 from rigs.body import Body
-from studio.fit.points import State
+from studio.fit.state import State
 
 LENGTHS = tuple(
     (f"{s}_{a}", f"{s}_{b}")

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from studio.fit.points import Pull
 from studio.fit.robust import along
+from studio.fit.state import Pull
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from calibration.cameras import Cameras
-from studio.fit.points import Pull
 from studio.fit.robust import along, on_plane
+from studio.fit.state import Pull
 
 RIM = 0.45
 """A point can be on the outline where the cosine between its normal and the line of sight is below this."""

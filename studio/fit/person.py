@@ -23,9 +23,10 @@ from rigs.body import Body, Skin
 from rigs.landmarks import landmark_skin
 from studio.fit import contact, initial, pulls
 from studio.fit.flesh import Flesh
-from studio.fit.points import Model, Pull, State
+from studio.fit.points import Model
 from studio.fit.priors import ExpressionPrior, JointPrior, Priors, Smoothness
 from studio.fit.solve import Problem, settle, settle_shape, smooth, spread
+from studio.fit.state import Pull, State
 
 LOCKED = ("Jaw", "LeftEye", "RightEye")
 """Joints no keypoint sees: the expression's jawOpen and eyeLook coefficients move their flesh."""
@@ -143,7 +144,8 @@ class Fitter:
         faces = [k for k, n in enumerate(named) if n.startswith("face-")]
         self.faces = faces
         self.feet = [named.index(n) for n in contact.POINTS if n in named]
-        self.flesh = Flesh.of(self.body, config.silhouette, config.solid, config.floor, config.kernel)
+        outlined = config.silhouette if observed.masks else 0.0  # without masks there is nothing to sample a surface for
+        self.flesh = Flesh.of(self.body, outlined, config.solid, config.floor, config.kernel)
         self.fleshed = self.model
         if self.flesh is not None:
             surface = with_locked_joints(self.flesh.surface.skin, self.body)

@@ -21,169 +21,12 @@ from torch import Tensor
 
 from rigs.body import Body, Skin
 from studio.fit import lanes
-from studio.fit.limbs import Factor, Level, Limbs, Normal, limbs_of
+from studio.fit.layout import Layout, blocks, face_slots
+from studio.fit.limbs import Factor, Normal, limbs_of
+from studio.fit.state import Placed, Pull, State, time_last
 
 UPPER = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 """Where the six numbers of a symmetric 3x3 matrix stand."""
-
-
-@dataclass(frozen=True)
-class Pull:
-    """Evidence on points of the body, in the world. Fastest where time is the innermost axis in memory (`permute` of time-last tensors)."""
-
-    information: Float[Tensor, "T K 3 3"]
-    """1/m^2."""
-    gradient: Float[Tensor, "T K 3"]
-    """Of the negative log likelihood, 1/m."""
-    cost: Float[Tensor, "T"]
-    """Negative log likelihood, robust, per frame."""
-
-    def __add__(self, other: Pull) -> Pull:
-        return Pull(self.information + other.information, self.gradient + other.gradient, self.cost + other.cost)
-
-    def where(self, take: Bool[Tensor, "T"], other: Pull) -> Pull:
-        """This pull in frames where `take`, the other elsewhere."""
-        pick = lambda a, b: torch.where(take.view(-1, *[1] * (a.dim() - 1)), a, b)  # noqa: E731
-        return Pull(pick(self.information, other.information), pick(self.gradient, other.gradient), pick(self.cost, other.cost))
-
-
-@dataclass(frozen=True)
-class State:
-    """The unknowns of a stretch of frames."""
-
-    R: Float[Tensor, "T J 3 3"]
-    """Local joint rotations."""
-    root: Float[Tensor, "T 3"]
-    """World position of the root joint, m."""
-    expression: Float[Tensor, "T E"]
-
-    def __len__(self) -> int:
-        return len(self.root)
-
-    def __getitem__(self, frames: slice | Tensor) -> State:
-        return State(self.R[frames], self.root[frames], self.expression[frames])
-
-    def replaced(self, frames: Int[Tensor, "n"] | slice, by: State) -> State:
-        """The state with some frames exchanged."""
-        R, root, expression = self.R.clone(), self.root.clone(), self.expression.clone()
-        R[frames], root[frames], expression[frames] = by.R, by.root, by.expression
-        return State(R, root, expression)
-
-    @staticmethod
-    def joined(parts: list[State]) -> State:
-        """Stretches of frames, one after the other."""
-        return State(torch.cat([p.R for p in parts]), torch.cat([p.root for p in parts]), torch.cat([p.expression for p in parts]))
-
-    def where(self, take: Tensor, other: State) -> State:
-        """This state in frames where `take`, the other elsewhere."""
-        return State(
-            torch.where(take[:, None, None, None], self.R, other.R),
-            torch.where(take[:, None], self.root, other.root),
-            torch.where(take[:, None], self.expression, other.expression),
-        )
-
-    def moved(self, step: Float[Tensor, "T D"], limit: float = 0.8) -> State:
-        """The state after a step; no joint turns by more than `limit` rad at once."""
-        J = self.R.shape[1]
-        turn = step[:, 3 : 3 + 3 * J].T.reshape(J, 3, -1).transpose(0, 1).contiguous()
-        turn = turn * (limit * (turn * turn).sum(0).clamp_min(limit**2).rsqrt())
-        R = lanes.product(lanes.exp(turn), _time_last(self.R))
-        return State(R.permute(3, 2, 0, 1), self.root + step[:, :3], self.expression + step[:, 3 + 3 * J :])
-
-    def between(self, known: Int[Tensor, "n"], frames: int) -> State:
-        """A state for all `frames` from that of the `known` ones (the first and the last among them): along the shortest turns."""
-        t = torch.arange(frames, device=known.device)
-        i = (torch.searchsorted(known, t, right=True) - 1).clamp(0, len(known) - 2)
-        share = (t - known[i]) / (known[i + 1] - known[i])
-        R = _time_last(self.R)
-        turn = lanes.log(lanes.product(R[..., 1:], R[..., :-1].transpose(0, 1)))
-        R = lanes.product(lanes.exp(turn[..., i] * share), R[..., i])
-        mixed = lambda x: torch.lerp(x[i], x[i + 1], share[:, None].to(x.dtype))  # noqa: E731
-        return State(R.permute(3, 2, 0, 1), mixed(self.root), mixed(self.expression))
-
-
-def _time_last(x: Float[Tensor, "T n *c"]) -> Float[Tensor, "*c n T"]:
-    """Time and points moved behind the components; free where memory lies so already."""
-    return x.permute(*range(2, x.dim()), 1, 0).contiguous()
-
-
-@dataclass(frozen=True)
-class Placed:
-    """Points and joints of a stretch of frames, time last. Positions of sub-points and joints are relative to the root joint, m."""
-
-    R: Float[Tensor, "3 3 J T"]
-    """World rotations."""
-    p: Float[Tensor, "3 J T"]
-    """Joint centres."""
-    y: Float[Tensor, "3 N T"]
-    """Sub-points."""
-    x: Float[Tensor, "3 K T"]
-    """Points, in the world."""
-
-    @property
-    def points(self) -> Float[Tensor, "T K 3"]:
-        """Points in the world, m."""
-        return self.x.permute(2, 1, 0)
-
-    @property
-    def R_world(self) -> Float[Tensor, "T J 3 3"]:
-        """World rotations of the joints."""
-        return self.R.permute(3, 2, 0, 1)
-
-    def where(self, take: Bool[Tensor, "T"], other: Placed) -> Placed:
-        """This in frames where `take`, the other elsewhere."""
-        return Placed(*(torch.where(take, a, b) for a, b in ((self.R, other.R), (self.p, other.p), (self.y, other.y), (self.x, other.x))))
-
-
-@dataclass(frozen=True)
-class Slot:
-    """Where expression meets the nodes of one kind in one limb's blocks."""
-
-    level: int
-    limb: int
-    in_border: bool
-    """In the border rather than in the limb's own block."""
-    lower: bool
-    """The expression is the limb's (its rows), not the border's (its columns)."""
-    kind: int
-    rows: Int[Tensor, "m"]
-    """Pose unknowns, counted through the nodes."""
-    at: Int[Tensor, "m"]
-    """Where they stand in the block: columns where `lower`, else rows."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A model's constants for one choice of free unknowns, joints in the order of elimination."""
-
-    limbs: Limbs
-    joint: Int[Tensor, "n"]
-    """Joint of each node (any for the translation)."""
-    parent: Int[Tensor, "n"]
-    root: int
-    """Which node is the root joint."""
-    translation: int
-    under: Float[Tensor, "n N"]
-    """Weight of each sub-point under each node."""
-    starts: tuple[int, ...]
-    """First node of each level."""
-    border_rows: tuple[Int[Tensor, "P*B"], ...]
-    """Pose unknowns of each level's borders, counted through the nodes."""
-    border_at: tuple[Int[Tensor, "b"] | None, ...]
-    """Where those stand in the border; None where the border holds nothing else."""
-    face_under: Float[Tensor, "u*E 3*F"]
-    """Wrench of all expressive sub-points under each different kind of node, per unit of expression."""
-    face_square: Float[Tensor, "6*F L"]
-    """Lower triangle of their information on the expression, per unit of each number of A in the joint's axes."""
-    face_slots: tuple[Slot, ...]
-
-    def add_to_nodes(self, own: list[Tensor], blocks: Float[Tensor, "3 3 n T"]) -> None:
-        """Add a 3x3 block to every node's own diagonal block."""
-        each = blocks.permute(3, 2, 0, 1)
-        for level, block, start in zip(self.limbs.levels, own, self.starts):
-            q = level.size - level.coefficients
-            here = each[:, start : start + level.count * q // 3].unflatten(1, (level.count, q // 3))
-            block[..., :q, :q].unflatten(2, (-1, 3)).unflatten(4, (-1, 3)).diagonal(dim1=2, dim2=4).add_(here.permute(0, 1, 3, 4, 2))
 
 
 @dataclass(frozen=True)
@@ -245,7 +88,7 @@ class Model:
         rest_joints = self.body.joints + self.body.joint_shape_basis @ shape
         bones = rest_joints - rest_joints[self._parents]
         local = (self.skin.rest + self.skin.shape_basis @ shape)[k] - rest_joints[j]
-        R = _time_last(state.R)
+        R = time_last(state.R)
         G = torch.empty_like(R)
         G[:, :, 0] = R[:, :, 0]
         for here, up in self._levels:
@@ -300,7 +143,7 @@ class Model:
         border_at = tuple(None if bool(b.all()) else b.nonzero()[:, 0].to(device) for b in whole)
         joint = (nodes - 1).clamp_min(0)
         position = {n: i for i, n in enumerate(limbs.nodes)}
-        slots = _slots(limbs, dict(zip(face_nodes.tolist(), kind.tolist())), starts, rows, posed) if E else ()
+        slots = face_slots(limbs, dict(zip(face_nodes.tolist(), kind.tolist())), starts, rows, posed) if E else ()
         return Layout(
             limbs, joint, self._parents[joint], position[1], position[0], moves * w, tuple(starts), border_rows, border_at, wrench, both,
             slots,
@@ -329,7 +172,7 @@ class Model:
     def assemble(self, placed: Placed, pull: Pull, layout: Layout) -> Normal:
         """Normal equations of every frame in the free unknowns."""
         k = self._carriers[0]
-        A, f = _time_last(pull.information).index_select(2, k), _time_last(pull.gradient).index_select(1, k)
+        A, f = time_last(pull.information).index_select(2, k), time_last(pull.gradient).index_select(1, k)
         inertia = _inertia(placed.y, A, f)
         S = self.axes(placed, layout)
         composite = layout.under @ inertia
@@ -339,7 +182,7 @@ class Model:
         axes, forces, g = _rows(S), _rows(_forces(composite, S)), g.permute(2, 1, 0).flatten(1)
         own, border = [], []
         for i, level in enumerate(layout.limbs.levels):
-            o, b = _blocks(level, 3 * layout.starts[i], layout.border_rows[i], layout.border_at[i], axes, forces)
+            o, b = blocks(level, 3 * layout.starts[i], layout.border_rows[i], layout.border_at[i], axes, forces)
             own.append(o)
             border.append(b)
         e = layout.limbs.expression_at
@@ -380,7 +223,7 @@ class Model:
     ) -> tuple[Float[Tensor, "T F S"], Float[Tensor, "S S"], Float[Tensor, "T S"]]:
         """Shape against the unknowns of each frame, its own information over all frames, and its gradient in each."""
         k, j, w = self._carriers
-        A, f = _time_last(pull.information).index_select(2, k), _time_last(pull.gradient).index_select(1, k)
+        A, f = time_last(pull.information).index_select(2, k), time_last(pull.gradient).index_select(1, k)
         J = self._shape_motion(placed)
         AJ = _columns(A, J)
         wrench = torch.cat([lanes.cross(placed.y[:, None], AJ), AJ])
@@ -502,54 +345,3 @@ def _forces(I: Float[Tensor, "27 n T"], S: Float[Tensor, "6 3 n T"]) -> Float[Te
             F[i].addcmul_(I[3 * i + k], S[3 + k])
             F[3 + i].addcmul_(I[15 + at[i, k]], S[3 + k])
     return F
-
-
-def _blocks(level: Level, start: int, border_rows: Tensor, border_at: Tensor | None, S: Tensor, F: Tensor) -> tuple[Tensor, Tensor]:
-    """A level's own blocks and borders; room for the expression is left empty."""
-    q = level.size - level.coefficients
-    rows = slice(start, start + level.count * q)
-    force, axes = F[:, rows], S[:, rows].unflatten(1, (level.count, q))
-    own = force.unflatten(1, (level.count, q)) @ axes.mT
-    if level.own_mask is not None:
-        own = own * level.own_mask[:, :q, :q]
-    own = _widened(own, level, level.size, None)
-    if not level.path:
-        return own, own.new_zeros(*own.shape[:3], 0)
-    above = S[:, border_rows].unflatten(1, (level.families, -1))
-    border = (force.unflatten(1, (level.families, -1)) @ above.mT).view(len(S), level.count, q, -1)
-    if level.border_mask is not None:
-        border = border * (level.border_mask if border_at is None else level.border_mask[..., border_at])[:, :q]
-    return own, _widened(border, level, level.border.shape[1], border_at)
-
-
-def _widened(block: Tensor, level: Level, width: int, at: Tensor | None) -> Tensor:
-    """A block of pose unknowns with room for the expression."""
-    T, n, q, w = block.shape
-    if q == level.size and w == width:
-        return block
-    whole = block.new_zeros(T, n, level.size, width)
-    if at is None:
-        whole[:, :, :q, :w] = block
-    else:
-        whole[:, :, :q, at] = block
-    return whole
-
-
-def _slots(limbs: Limbs, kind: dict[int, int], starts: list[int], row: Tensor, posed: Tensor) -> tuple[Slot, ...]:
-    """Where the expression meets the nodes that its points hang on."""
-    found: dict[tuple, list[tuple[int, int]]] = {}
-    for i, level in enumerate(limbs.levels):
-        q = level.size - level.coefficients
-        for n in range(level.count):
-            border = level.border[n // level.siblings].cpu()
-            own = [(3 * starts[i] + n * q + m, m) for m in range(q)]
-            above = [(int(row[p]), b) for b, p in enumerate(border) if bool(posed[p])]
-            if level.coefficients:
-                pairs = [(False, x) for x in own] + [(True, x) for x in above]
-            else:
-                pairs = [(True, x) for x in own] if not bool(posed[border].all()) else []
-            for in_border, (r, at) in pairs:
-                if r // 3 in kind:
-                    found.setdefault((i, n, in_border, bool(level.coefficients), kind[r // 3]), []).append((r, at))
-    device = limbs.columns.device
-    return tuple(Slot(*key, *(torch.tensor(v, device=device) for v in zip(*pairs))) for key, pairs in found.items())

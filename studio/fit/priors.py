@@ -10,8 +10,9 @@ from torch import Tensor
 
 from rigs.anatomy import Anatomy
 from studio.fit import lanes
+from studio.fit.layout import Layout
 from studio.fit.limbs import Normal
-from studio.fit.points import Layout, State
+from studio.fit.state import State
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calibration.cameras import Cameras
-from studio.fit.points import Pull
+from studio.fit.state import Pull
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from studio.fit.points import Pull
+from studio.fit.state import Pull
 
 
 def along(

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from studio.fit.points import Pull
 from studio.fit.robust import along
+from studio.fit.state import Pull
 
 NEAR = 0.08
 """A point deeper than this in another limb is taken to be on its far side, m."""

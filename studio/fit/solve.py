@@ -15,9 +15,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from studio.fit.layout import Layout
 from studio.fit.limbs import Factor, Normal
-from studio.fit.points import Layout, Model, Placed, Pull, State
+from studio.fit.points import Model
 from studio.fit.priors import Priors, Smoothness
+from studio.fit.state import Placed, Pull, State
 
 Evidence = Callable[[Float[Tensor, "T K 3"], slice | Tensor], Pull]
 """All data terms together: points of the frames named (a slice, or their numbers) -> one pull."""

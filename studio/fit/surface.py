@@ -11,7 +11,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components, dijkstra
 from torch import Tensor
 
-from rigs.body import Body, Skin
+from rigs.body import Body, Skin, vertex_normals
 from rigs.rotation import from_6d
 
 
@@ -43,12 +43,8 @@ class Surface:
 
     def _frames(self, points: Float[Tensor, "... P 3"]) -> Float[Tensor, "... P 3 3"]:
         """Of every point, in columns: the mean normal of its triangles by area, the direction to the neighbour, and across."""
-        a, b, c = (points[..., self.triangles[:, i], :] for i in range(3))
-        face = torch.linalg.cross(b - a, c - a)
-        total = torch.zeros_like(points)
-        for i in range(3):
-            total = total.index_add(-2, self.triangles[:, i], face)
-        return from_6d(torch.cat([total, points[..., self.neighbour, :] - points], -1))
+        across = vertex_normals(points, self.triangles)
+        return from_6d(torch.cat([across, points[..., self.neighbour, :] - points], -1))
 
 
 def sampled(body: Body, count: int = 600) -> Surface:
@@ -72,19 +68,9 @@ def sampled(body: Body, count: int = 600) -> Surface:
     for i in range(3):
         neighbour[corners[:, i]] = corners[:, (i + 1) % 3]
     coarse = Surface(body.to("cpu").skin[vertices], vertices, corners, neighbour, torch.eye(3)[:1].expand(len(vertices), 3))
-    own = _normals(body)[vertices]
+    own = vertex_normals(body.skin.rest.cpu(), body.triangles.cpu())[vertices]
     normal = (coarse._frames(coarse.skin.rest).mT @ own[..., None])[..., 0]
     return replace(coarse, normal=normal).to(body.triangles.device)
-
-
-def _normals(body: Body) -> Float[Tensor, "V 3"]:
-    """Unit normals of the mesh at rest."""
-    rest, faces = body.skin.rest.cpu(), body.triangles.cpu()
-    a, b, c = (rest[faces[:, i]] for i in range(3))
-    face, total = torch.linalg.cross(b - a, c - a), torch.zeros_like(rest)
-    for i in range(3):
-        total.index_add_(0, faces[:, i], face)
-    return torch.nn.functional.normalize(total, dim=-1)
 
 
 def _outer(body: Body, faces: np.ndarray) -> np.ndarray:
