@@ -132,3 +132,24 @@ def test_motion_blur_is_centred_on_the_moment_of_truth(tmp_path):
     difference = np.abs(sharp.astype(int) - blurred.astype(int)).mean(-1)
     assert difference.max() > 4, "something moved and is blurred"
     assert np.median(difference) < 2, "the room is not"
+
+
+def test_who_is_alone_does_what_he_does_among_the_others(capture, tmp_path):
+    config = dataclasses.replace(SMALL, alone=2, truth_maps=False, background=4)
+    single = Truth.load(render_capture(tmp_path, config) / "truth.safetensors")
+    both = Truth.load(capture / "truth.safetensors")
+    assert single.person_seeds == both.person_seeds[1:] and torch.equal(single.joints[:, 0], both.joints[:, 1])
+    with pytest.raises(ValueError, match="alone 2 there, None asked for"):
+        render_capture(tmp_path, dataclasses.replace(SMALL, truth_maps=False))
+    with pytest.raises(ValueError, match="alone is 3; it must be 1 to 2"):
+        dataclasses.replace(SMALL, alone=3)
+
+
+def test_the_empty_room_is_what_is_seen_where_nobody_is(capture, tmp_path):
+    folder = render_capture(tmp_path, dataclasses.replace(SMALL, truth_maps=False, background=12))
+    for name in ("cam01", "cam02"):
+        empty = pictures(folder / "background" / f"{name}.mp4").astype(float)
+        assert len(empty) == 12
+        seen, nobody = pictures(folder / "videos" / f"{name}.mp4")[0], read_maps(capture, name, 0).person == 0
+        off = np.abs(seen - empty.mean(0)).max(-1)
+        assert np.median(off[nobody]) < 4 and np.median(off[~nobody]) > 15

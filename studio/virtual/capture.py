@@ -7,7 +7,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ class VirtualCapture:
     """A script's name (`studio.virtual.actions.ACTIONS`), "mixed", or the path of a .bvh file."""
     paths: str = "apart"
     """Where several people go: they stay `apart`, `cross` each other's ways, `hug` (0.4 m), or one `leave`s the room and returns."""
+    alone: int | None = None
+    """Only this one of the people is there, counted from 1, and does what he does among the others."""
     distortion: bool = True
     noise: float = 1.8
     """Standard deviation of the sensor's noise, grey levels of 255."""
@@ -63,6 +65,8 @@ class VirtualCapture:
     """Also write who, IUV, depth and optical flow of every frame and camera under maps/."""
     board: bool = False
     """Also render a ChArUco calibration sequence under calibration/."""
+    background: int = 0
+    """Also render so many frames of the empty room under background/."""
     crf: int = 16
     """H.264 quality; lower is better."""
     workers: int = 1
@@ -80,6 +84,10 @@ class VirtualCapture:
         for field, (low, high) in bounds.items():
             if not low <= getattr(self, field) <= high:
                 raise ValueError(f"virtual capture: {field} is {getattr(self, field)}; it must be {low} to {high}")
+        if self.alone is not None and not 1 <= self.alone <= self.people:
+            raise ValueError(f"virtual capture: alone is {self.alone}; it must be 1 to {self.people}, the number of people")
+        if self.background < 0:
+            raise ValueError(f"virtual capture: background is {self.background} frames; it must not be below 0")
         if self.paths not in PATHS:
             raise ValueError(f"virtual capture: paths is {self.paths!r}; it must be one of {list(PATHS)}")
         if not (self.fps > 0 and self.noise >= 0):
@@ -87,13 +95,13 @@ class VirtualCapture:
 
     def content(self) -> dict[str, Any]:
         """The settings that decide what is in the files of the capture itself."""
-        told = {k: v for k, v in asdict(self).items() if k not in ("workers", "board")}
-        return told if self.paths != "apart" else {k: v for k, v in told.items() if k != "paths"}  # captures from before it had a name
+        usual = {"paths": "apart", "alone": None}  # captures from before these had names
+        return {k: v for k, v in asdict(self).items() if k not in ("workers", "board", "background") and v != usual.get(k, ...)}
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seed of each person."""
-        return tuple(1000 * self.seed + i for i in range(self.people))
+        """The seed of each person who is there."""
+        return tuple(1000 * self.seed + i for i in range(self.people) if self.alone in (None, i + 1))
 
     @property
     def spread(self) -> float:
@@ -110,7 +118,9 @@ class VirtualCapture:
 
 
 def performances(config: VirtualCapture) -> list[Performance]:
-    """Who does what: every person's body, place and motion."""
+    """Who does what: body, place and motion of every person who is there."""
+    if config.alone is not None:
+        return performances(replace(config, alone=None))[config.alone - 1 : config.alone]
     rng = np.random.default_rng([config.seed, 53])
     start = rng.uniform(0, 2 * math.pi)
     out, places = [], []
@@ -154,7 +164,7 @@ class _Set:
 
 
 def render_capture(folder: Path, config: VirtualCapture) -> Path:
-    """Render into `folder`: videos/<camera>.mp4, cameras.yaml, truth.safetensors, maps/ on request. Returns the folder.
+    """Render into `folder`: videos/<camera>.mp4, cameras.yaml, truth.safetensors; maps/, background/ on request. Returns the folder.
 
     A killed run is taken up again at the first unfinished camera. `ValueError` where the folder holds a capture of other
     settings. With several workers the calling script needs the usual `if __name__ == "__main__"` guard.
@@ -172,6 +182,8 @@ def render_capture(folder: Path, config: VirtualCapture) -> Path:
     missing = [n for n in cameras.names if not (folder / "videos" / f"{n}.mp4").is_file()]
     if missing:
         _render_cameras(folder, config, missing, stage)
+    if config.background:
+        _render_background(folder / "background", config, cameras, stage.room)
     if config.board:
         from studio.virtual.board import render_board
 
@@ -185,7 +197,8 @@ def _same_settings(truth_file: Path, config: VirtualCapture) -> None:
     if not truth_file.is_file():
         return
     before = Truth.record(truth_file).get("config", {})
-    other = {k: (before.get(k), v) for k, v in config.content().items() if before.get(k) != v}
+    asked = config.content()
+    other = {k: (before.get(k), asked.get(k)) for k in {**before, **asked} if before.get(k) != asked.get(k)}
     if other:
         listed = ", ".join(f"{k} {old} there, {new} asked for" for k, (old, new) in other.items())
         raise ValueError(f"{truth_file.parent}: holds a capture with other settings ({listed}); choose another folder or delete that one")
@@ -236,6 +249,18 @@ def _render_camera(folder: Path, config: VirtualCapture, name: str, stage: _Set,
                 later = Crowd.posed(figures, after) if frame + 1 < config.frames else None
                 write_maps(maps_of(view, Crowd.posed(figures, now), later), folder / "maps" / name, frame)
             tick()
+
+
+def _render_background(folder: Path, config: VirtualCapture, cameras: Cameras, room: Room) -> None:
+    """The empty room in every camera's noise, which is another in every frame of the capture."""
+    folder.mkdir(exist_ok=True)
+    for camera, name in enumerate(cameras.names):
+        if (folder / f"{name}.mp4").is_file():
+            continue
+        empty = View(cameras[name], room).empty
+        with VideoWriter(folder / f"{name}.mp4", config.width, config.height, config.fps, crf=config.crf) as video:
+            for frame in range(config.background):
+                video.write(developed(empty, config.noise, (config.seed, camera, config.frames + frame)))
 
 
 Skins = list[Float[np.ndarray, "V 3"]]
