@@ -37,7 +37,7 @@ from studio.fit.priors import ExpressionPrior, JointPrior, Priors, Smoothness
 from studio.fit.solve import Problem, nested, settle, settle_shape
 from studio.fit.state import State
 
-SCHEDULE = ((100.0, 1), (40.0, 1), (16.0, 1), (10.0, 2))
+SCHEDULE = ((40.0, 1), (10.0, 2))
 """Kernels in standard deviations, and iterations under each."""
 
 
