@@ -13,8 +13,9 @@ import tyro
 from studio.cli.arguments import PLAIN
 from studio.cli.calibration import board, calibrate, cameras, record, wizard
 from studio.cli.characters import inspect
+from studio.cli.learning import evaluate, train
 from studio.cli.run import STAGES, run, stage
-from studio.cli.session import actor, add_take, demo, doctor, new, settings, stream, train, virtual
+from studio.cli.session import actor, add_take, demo, doctor, new, settings, stream, virtual
 
 EPILOG = """\
 The two you need:
@@ -25,7 +26,7 @@ The two you need:
 
 VERBS: dict[str, Callable[..., Any]] = {
     "run": run, "demo": demo, "doctor": doctor, "new": new, "add-take": add_take, "settings": settings, "cameras": cameras,
-    "virtual": virtual, "calibrate": calibrate, "train": train, "board": board,
+    "virtual": virtual, "calibrate": calibrate, "train": train, "evaluate": evaluate, "board": board,
     "inspect": inspect,
     "record": record,
     "wizard": wizard,

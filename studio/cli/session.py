@@ -1,4 +1,4 @@
-"""Verbs around the takes: sessions, the demo, this machine, settings, virtual captures, training."""
+"""Verbs around the takes: sessions, the demo, this machine, settings, virtual captures."""
 
 from __future__ import annotations
 
@@ -115,24 +115,3 @@ def virtual(argv: Sequence[str]) -> None:
     verb.__annotations__ = {"out": Positional[Path], "config": Annotated[VirtualCapture, arg(name="")]}
     verb.__defaults__ = (VirtualCapture(),)
     tyro.cli(verb, prog="studio virtual", args=list(argv), description=virtual.__doc__, config=PLAIN)
-
-
-def train(what: Positional[str], captures: Positional[tuple[Path, ...]], /, network: str = "mediapipe") -> None:
-    """`studio train landmarks|sides CAPTURE...`: learn from virtual captures how a network places its landmarks.
-
-    Args:
-        what: landmarks, where on the body they lie; sides, how far off they are seen by the side the person is seen from
-        captures: folders that `studio virtual` rendered, one person each
-        network: whose landmarks: mediapipe
-    """
-    if what == "sides":
-        from studio.train import sides
-
-        print(f"habits of {len(sides.learn_from(captures, network))} landmarks -> {sides.FOLDER / f'sides_{network}.yaml'}")
-        return
-    if what != "landmarks":
-        raise ValueError(f"studio train: {what!r} cannot be trained; use `studio train landmarks CAPTURE...`, or sides")
-    from studio.train.landmarks import learn_from
-
-    for name, p in learn_from(captures, network).items():
-        print(f"{name:24s} {p.count:6d} sightings, scatter {1000 * p.before:5.1f} -> {1000 * p.scatter:5.1f} mm")
