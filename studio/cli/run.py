@@ -53,7 +53,7 @@ def run(
         frames: the video frames to use, LAST excluded; all by default
         actors: how many people, their names, or auto for everybody there is; one by default
         keypoints: folder of 2D keypoints made elsewhere (OpenPose JSON), one subfolder per camera
-        detector: the network that sees: mediapipe, or the path of a whole-body ONNX file with its card beside it
+        detector: the network that sees: mediapipe; hands (no body in view); or the path of a whole-body ONNX file with its card beside it
         runtime: what runs it: auto, litert (processors) or torch (GPU)
         body: body model: makehuman, or a SMPL-family file of yours
         sync: the cameras' clocks: auto, off, motion, audio, flash, timecode, or a CSV of frame times
@@ -70,7 +70,7 @@ def run(
         detector = str(Path(detector).resolve())
     chosen = {"keypoints": str(keypoints.resolve()) if keypoints else None, "detector": detector, "runtime": runtime}
     config = replace(config, detect=_with(config.detect, {k: v for k, v in chosen.items() if v is not None}))
-    if detector not in (None, "mediapipe", "holistic"):
+    if detector not in (None, "mediapipe", "hands", "holistic"):
         from studio.detect.cards import opened
 
         opened(detector)  # a wrong one is told now, before anything is written

@@ -21,6 +21,8 @@ from studio.take import Take
 from studio.values import Keypoints2D
 
 say = Console(highlight=False, soft_wrap=True).print
+BUILT_IN = ("mediapipe", "hands", "holistic")
+"""Detectors that come with the studio; any other is the path of a file."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,9 @@ class DetectConfig:
     """How people are looked for."""
 
     detector: str = "mediapipe"
-    """`mediapipe`: its networks on our own regions, several people; `holistic`: its own one-person solution; or the path of a whole-body
-    network as ONNX file (RTMW, DWPose), its card beside it."""
+    """`mediapipe`: its networks on our own regions, several people; `hands`: the same networks, of one person only the hands,
+    where no body is in view; `holistic`: its own one-person solution; or the path of a whole-body network as ONNX file (RTMW, DWPose), its
+    card beside it."""
     keypoints: Path | None = None
     """A folder of OpenPose JSON, used in place of the networks."""
     people: int = 3
@@ -90,7 +93,7 @@ def _pieces(take: Take, camera: str, config: DetectConfig) -> Iterator[Piece]:
     # What does not change a number is not part of the record: both runtimes see the same.
     aside = {"workers", "keypoints", "runtime", "device"} | ({"precision"} if config.precision == "float32" else set())
     facts = {k: v for k, v in asdict(config).items() if k not in aside}
-    files, network = ([], "mediapipe") if config.detector in ("mediapipe", "holistic") else _from_elsewhere(config.detector)
+    files, network = ([], "mediapipe") if config.detector in BUILT_IN else _from_elsewhere(config.detector)
     template = Piece(
         camera=camera,
         video=take.videos[camera],
@@ -101,8 +104,8 @@ def _pieces(take: Take, camera: str, config: DetectConfig) -> Iterator[Piece]:
         detector=config.detector,
         network=network,
         settings={"search_every": config.search_every, "regions": config.regions},
-        people=1 if config.detector == "holistic" else config.people,
-        reduction=config.mask_reduction if config.masks else 0,
+        people=1 if config.detector in ("hands", "holistic") else config.people,
+        reduction=config.mask_reduction if config.masks and config.detector != "hands" else 0,
         folder=take.folder / "parts" / "detect" / camera,
         record=stamp([take.videos[camera], *files], {**facts, "frames": [first, last]}),
     )
@@ -139,7 +142,7 @@ def _run(todo: list[Piece], jobs: dict[str, list[Piece]], config: DetectConfig) 
         def show(count: int) -> None:
             progress.update(bar, completed=done + count)
 
-        if config.detector == "mediapipe" and chosen(config.runtime, config.device) == "torch":
+        if config.detector in ("mediapipe", "hands") and chosen(config.runtime, config.device) == "torch":
             found = see_in_threads(todo, config.workers, Torch(config.device, config.precision), show)
         else:
             found = see_in_processes(todo, config.workers, show)

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from studio.detect.hands import Hands
 from studio.detect.landmarks import FaceSight, HandSight, Sight, hands_alone, pixels_per_metre, whole_body
 from studio.detect.networks import Networks, PoseSight
 from studio.detect.parts import PRESENT, face_of, hands_of, lone_hands, next_regions
@@ -289,5 +290,5 @@ def _flat(landmarks: Any, width: int, height: int) -> Float[Array, "K 2"]:
     return np.array([(p.x * width, p.y * height) for p in landmarks.landmark])
 
 
-DETECTORS: dict[str, Any] = {"mediapipe": Mediapipe, "holistic": Holistic}
+DETECTORS: dict[str, Any] = {"mediapipe": Mediapipe, "hands": Hands, "holistic": Holistic}
 """Detectors by the names that `DetectConfig` knows; others are ONNX files."""
