@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results = {seed: measured(options.folder, seed, options.frames, options.exact) for seed in options.seeds}
-    quantities = [q for q in next(iter(results.values())) if q not in ("foretold", "seconds")]
+    quantities = [q for q in next(iter(results.values())) if q not in ("foretold", "seconds") and all(q in r for r in results.values())]
     print(f"{'quantity':36s} " + " ".join(f"{'seed ' + str(s):>16s}" for s in results) + f" {'mean':>16s}")
     for quantity in quantities:
         cells = [(r[quantity]["error_mm"], r[quantity]["acceleration"]) for r in results.values()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import permutations
+from math import isnan
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from rigs.body import Posed
 from rigs.catalogue import open_body
-from rigs.keypoints import COCO_17
+from rigs.keypoints import COCO_17, COCO_WHOLEBODY
 from studio.take import Take
 from studio.values import Motion, Tracks3D
 from studio.virtual import Truth
@@ -21,6 +22,9 @@ from studio.virtual import Truth
 LIMBS = COCO_17[5:]
 """Shoulders to ankles: keypoints that both a triangulation and a fitted body have."""
 BODY = ("Hips", "Spine2", "Neck", "Head", *(s + n for s in ("Left", "Right") for n in ("Arm", "ForeArm", "Hand", "UpLeg", "Leg", "Foot")))
+FEET = ("left_heel", "left_big_toe", "right_heel", "right_big_toe")
+"""Order of `Truth.contacts`."""
+FACE = tuple(n for n in COCO_WHOLEBODY if n.startswith("face-"))
 Row = dict[str, float]
 
 
@@ -43,8 +47,14 @@ def evaluate(take: Take, truth: Path) -> dict[str, Row]:
         for part, joints in (("body joints", BODY), ("hand joints", tuple(n for n in names if "Hand" in n and n[-1].isdigit()))):
             which = [names.index(n) for n in joints]
             rows[f"{lead}{part}, fitted"] = compared(posed.joints[:, which], exact.joints[when, who][:, which], exact.fps)
-        right = exact.keypoints[when, who][:, [exact.keypoint_names.index(n) for n in LIMBS]]
-        rows[f"{lead}limb keypoints, fitted"] = compared(posed.points(open_body(motion.body).keypoint_skin(LIMBS)), right, exact.fps)
+        body = open_body(motion.body)
+        right, face = (exact.keypoints[when, who][:, [exact.keypoint_names.index(n) for n in part]] for part in (LIMBS, FACE))
+        rows[f"{lead}limb keypoints, fitted"] = compared(posed.points(body.keypoint_skin(LIMBS)), right, exact.fps)
+        if known := [i for i, n in enumerate(FACE) if n in body.keypoint_names]:
+            skin = body.keypoint_skin([FACE[i] for i in known])
+            rows[f"{lead}face landmarks, fitted"] = compared(posed.points(skin), face[:, known], exact.fps)
+            skate = skated(posed.points(body.keypoint_skin(FEET)), exact.contacts[when, who])
+            rows |= {f"{lead}skate of planted feet a frame": skate} if skate["found"] else {}
         seen = tracks.points[:, tracks.actors.index(actor)][:, [tracks.keypoints.index(n) for n in LIMBS]]
         rows[f"{lead}limb keypoints, triangulated only"] = compared(seen, right, exact.fps)
     take.note("truth", against_truth=rows)
@@ -65,6 +75,14 @@ def compared(found: Float[Tensor, "T P 3"], exact: Float[Tensor, "T P 3"], fps: 
         "acceleration": float(bent.mean()) if len(bent) else torch.nan,
         "found": float(there.float().mean()),
     }
+
+
+def skated(feet: Float[Tensor, "T 4 3"], planted: Float[Tensor, "T 4"]) -> Row:
+    """How far `FEET` move from frame to frame while they truly stand in both; `found` is the share of such steps."""
+    step, on = torch.diff(feet, dim=0).norm(dim=-1), planted > 0.5
+    off = step[on[1:] & on[:-1]]
+    mean, most = (float(off.mean()), float(off.quantile(0.9))) if len(off) else (torch.nan, torch.nan)
+    return {"error_mm": 1000 * mean, "p90_mm": 1000 * most, "acceleration": torch.nan, "found": len(off) / max(1, step.numel())}
 
 
 def posed_of(motion: Motion) -> Posed:
@@ -96,5 +114,11 @@ def table(rows: dict[str, Row], console: Console) -> None:
     for column in view.columns[1:]:
         column.justify = "right"
     for name, row in rows.items():
-        view.add_row(name, f"{row['error_mm']:.1f}", f"{row['p90_mm']:.1f}", f"{row['acceleration']:.1f}", f"{100 * row['found']:.0f} %")
+        view.add_row(
+            name,
+            f"{row['error_mm']:.1f}",
+            f"{row['p90_mm']:.1f}",
+            "-" if isnan(row["acceleration"]) else f"{row['acceleration']:.1f}",
+            f"{100 * row['found']:.0f} %",
+        )
     console.print(view)

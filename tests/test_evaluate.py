@@ -6,7 +6,7 @@ from small_footage import film, rig
 
 from rigs.catalogue import open_body
 from rigs.keypoints import COCO_WHOLEBODY
-from studio.evaluate import evaluate, posed_of
+from studio.evaluate import evaluate, posed_of, skated
 from studio.take import Take
 from studio.values import Motion, Tracks3D
 from studio.virtual import Truth
@@ -75,6 +75,16 @@ def test_a_known_offset_a_known_acceleration_and_a_known_gap_are_measured(tmp_pa
         assert raw["found"] == pytest.approx((T - 1) / T)
         assert raw["error_mm"] > 1000 * (0.02**2 + 0.03**2) ** 0.5 - 0.1
     assert take.notes()["truth"]["numbers"]["against_truth"] == rows
+
+
+def test_only_feet_that_truly_stand_can_skate():
+    feet = torch.zeros(5, 4, 3)
+    feet[:, 0, 0] = 0.002 * torch.arange(5)  # slides by 2 mm a frame
+    feet[:, 1, 0] = 0.3 * torch.arange(5)  # walks
+    standing = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(5, 4).clone()
+    standing[4] = 0
+    row = skated(feet, standing)
+    assert row["error_mm"] == pytest.approx(2.0, abs=1e-3) and row["found"] == pytest.approx(3 / 16)
 
 
 def test_more_motions_than_people_is_refused(tmp_path):
