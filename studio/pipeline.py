@@ -18,6 +18,7 @@ from studio.actor import profile_file
 from studio.clock import FILE as SYNC_FILE
 from studio.clock import unlooked
 from studio.detect import DetectConfig, detect
+from studio.detect.clean_plate import clip_of
 from studio.edits import FILE as EDITS_FILE
 from studio.export import ExportConfig, export
 from studio.fit import FitConfig, fit
@@ -125,7 +126,7 @@ def reads(take: Take, name: str, config: Any) -> list[Path]:
     clocks = [p for p in makes(take, "sync") if p.exists()]  # takes from before this stage have none
     own = [p for p in (take.folder / EDITS_FILE, *(profile_file(take, a) for a in take.actors), take.folder / "masks") if p.exists()]
     return {
-        "detect": [*take.videos.values()],
+        "detect": [*take.videos.values(), *(clip for c in take.videos if (clip := clip_of(take, c)))],
         "sync": [keypoints, cameras, *take.videos.values()],
         "track": [keypoints, cameras, *clocks],
         "fit": [take.tracks_file, keypoints, cameras, *clocks, *own],

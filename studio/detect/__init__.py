@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from studio.detect.cards import opened
 from studio.detect.chunks import Piece, join, pieces_of
+from studio.detect.clean_plate import clip_of
 from studio.detect.crews import see_in_processes, see_in_threads
 from studio.detect.openpose import read_keypoints
 from studio.detect.runtimes import Choice, Precision, Torch, chosen
@@ -90,6 +91,7 @@ def _outputs(take: Take, camera: str) -> tuple[Path, Path]:
 def _pieces(take: Take, camera: str, config: DetectConfig) -> Iterator[Piece]:
     """One camera's job, cut up."""
     first, last = take.stretch(camera)
+    plate = clip_of(take, camera) if config.masks else None
     # What does not change a number is not part of the record: both runtimes see the same.
     aside = {"workers", "keypoints", "runtime", "device"} | ({"precision"} if config.precision == "float32" else set())
     facts = {k: v for k, v in asdict(config).items() if k not in aside}
@@ -107,7 +109,8 @@ def _pieces(take: Take, camera: str, config: DetectConfig) -> Iterator[Piece]:
         people=1 if config.detector in ("hands", "holistic") else config.people,
         reduction=config.mask_reduction if config.masks and config.detector != "hands" else 0,
         folder=take.folder / "parts" / "detect" / camera,
-        record=stamp([take.videos[camera], *files], {**facts, "frames": [first, last]}),
+        record=stamp([take.videos[camera], *files, *([plate] if plate else [])], {**facts, "frames": [first, last]}),
+        plate=plate,
     )
     return pieces_of(template, first, last, max(config.piece, 1))
 

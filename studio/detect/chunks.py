@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from scipy.optimize import linear_sum_assignment
 
 from rigs.keypoints import COCO_WHOLEBODY
+from studio.detect.clean_plate import Plate
 from studio.detect.colours import LENGTH, colours
 from studio.detect.landmarks import Sight
 from studio.detect.runtimes import Runtime
@@ -48,6 +49,8 @@ class Piece:
     folder: Path
     record: dict[str, Any]
     """What the results depend on."""
+    plate: Path | None = None
+    """A clip of the empty stage."""
 
     @property
     def file(self) -> Path:
@@ -103,7 +106,7 @@ def see_piece(piece: Piece, step: Callable[[str], bool], runtime: Runtime | None
                 for name in FIELDS[:-1]:
                     values[name][0, t, slot] = getattr(sight, name)
                 values["look"][0, t, slot] = colours(image, sight)
-            masks.write(t, sights)
+            masks.write(t, sights, image)
             if not step(piece.camera):
                 raise InterruptedError
         masks.fill(count)
@@ -122,20 +125,22 @@ class _Masks:
     """Streams labels (0 background, slot + 1 a person) into the piece's video, one image for every frame."""
 
     def __init__(self, piece: Piece) -> None:
-        self._writer = None
+        self._writer, self._plate = None, None
         if piece.reduction:
             info = probe(piece.video)
             self._shape = (-(-info.height // piece.reduction), -(-info.width // piece.reduction))
+            self._plate = None if piece.plate is None else Plate.learned(piece.plate, self._shape)
             piece.folder.mkdir(parents=True, exist_ok=True)
             self._writer = VideoWriter(piece.masks, self._shape[1], self._shape[0], piece.fps, codec="ffv1 gray")
         self._next = 0
 
-    def write(self, t: int, sights: dict[int, Sight]) -> None:
-        """The labels of frame t; frames that could not be decoded before it are empty."""
+    def write(self, t: int, sights: dict[int, Sight], image: UInt8[Array, "H W 3"]) -> None:
+        """The labels of frame t, outlined by the empty stage where that is known; frames that could not be decoded before it are empty."""
         if self._writer is None:
             return
         self.fill(t)
-        self._writer.write(_labels(sights, self._shape))
+        labels = _labels(sights, self._shape)
+        self._writer.write(labels if self._plate is None else self._plate.refined(labels, image))
         self._next = t + 1
 
     def fill(self, until: int) -> None:
