@@ -127,7 +127,7 @@ def filmed(places: Sequence[Path], known: Cameras | None = None) -> Filmed:
 
         take = Take(folder, {c: videos[c] for c in names}, folder / "cameras.yaml")
         take = replace(take, frames=take.span)
-        detect(take, DetectConfig(masks=False))
+        detect(take, DetectConfig(masks=False, guided=False))
     keypoints = Keypoints2D.read(folder / "keypoints2d", names)
     odd = ()
     if keypoints.pixels.shape[2] > 1 and bool((torch.isfinite(keypoints.pixels[..., 0]).any(-1).sum(2) > 1).any()):

@@ -5,18 +5,21 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from calibration.cameras import Cameras
 from studio.detect.cards import opened
 from studio.detect.chunks import Piece, join, pieces_of
 from studio.detect.clean_plate import clip_of
 from studio.detect.crews import see_in_processes, see_in_threads
 from studio.detect.openpose import read_keypoints
 from studio.detect.runtimes import Choice, Precision, Torch, chosen
+from studio.detect.together import Job, cores, groups_of
 from studio.freshness import stamp
 from studio.take import Take
 from studio.values import Keypoints2D
@@ -44,6 +47,9 @@ class DetectConfig:
     """Masks are smaller than the video by this factor."""
     search_every: int = 10
     """Frames between searches of the whole image for people who came in."""
+    guided: bool = False
+    """Cameras that are calibrated are seen in step, and what all of them saw just before tells each where to look (`mediapipe` only).
+    Another calibration does not make detections stale: a wrong one gives no hints, and views that disagree are seen as without."""
     regions: int = 1
     """Slightly different regions over which a body is averaged: less noise, proportionally more time."""
     piece: int = 500
@@ -67,9 +73,12 @@ def detect(take: Take, config: DetectConfig | None = None) -> Path:
     started = time.perf_counter()
     if config.keypoints is not None:
         return _imported(take, config, started)
-    jobs = {camera: list(_pieces(take, camera, config)) for camera in sorted(take.videos)}
+    cameras = _guides(take, config)
+    jobs = {camera: list(_pieces(take, camera, config, cameras is not None)) for camera in sorted(take.videos)}
     stale = {camera: pieces for camera, pieces in jobs.items() if not _is_fresh(take, camera, pieces[0])}
-    warnings = _run([p for pieces in _interleaved(stale) for p in pieces if not p.done], stale, config)
+    if stale and cameras is not None:
+        stale = jobs
+    warnings = _run(stale, cameras, config)
     for camera, pieces in stale.items():
         join(pieces, *_outputs(take, camera))
         shutil.rmtree(pieces[0].folder)
@@ -88,13 +97,20 @@ def _outputs(take: Take, camera: str) -> tuple[Path, Path]:
     return take.keypoints_folder / f"{camera}.safetensors", take.folder / "masks" / f"{camera}.mkv"
 
 
-def _pieces(take: Take, camera: str, config: DetectConfig) -> Iterator[Piece]:
-    """One camera's job, cut up."""
+def _guides(take: Take, config: DetectConfig) -> Cameras | None:
+    """The cameras that guide each other; None where they are not calibrated, or not asked to."""
+    if not config.guided or config.detector != "mediapipe" or len(take.videos) < 2 or not take.cameras_file.is_file():
+        return None
+    return take.cameras()
+
+
+def _pieces(take: Take, camera: str, config: DetectConfig, guided: bool) -> Iterator[Piece]:
+    """One camera's job, cut up; where cameras are guided, into pieces that take as long in all of them."""
     first, last = take.stretch(camera)
     plate = clip_of(take, camera) if config.masks else None
     # What does not change a number is not part of the record: both runtimes see the same.
-    aside = {"workers", "keypoints", "runtime", "device"} | ({"precision"} if config.precision == "float32" else set())
-    facts = {k: v for k, v in asdict(config).items() if k not in aside}
+    aside = {"workers", "keypoints", "runtime", "device", "guided"} | ({"precision"} if config.precision == "float32" else set())
+    facts = {k: v for k, v in asdict(config).items() if k not in aside} | ({"guided": True} if guided else {})
     files, network = ([], "mediapipe") if config.detector in BUILT_IN else _from_elsewhere(config.detector)
     template = Piece(
         camera=camera,
@@ -112,7 +128,8 @@ def _pieces(take: Take, camera: str, config: DetectConfig) -> Iterator[Piece]:
         record=stamp([take.videos[camera], *files, *([plate] if plate else [])], {**facts, "frames": [first, last]}),
         plate=plate,
     )
-    return pieces_of(template, first, last, max(config.piece, 1))
+    pace = float(take.probes[camera].fps) / min(float(i.fps) for i in take.probes.values()) if guided else 1.0
+    return pieces_of(template, first, last, max(round(config.piece * pace), 1))
 
 
 def _from_elsewhere(detector: str) -> tuple[list[Path], str]:
@@ -126,21 +143,25 @@ def _is_fresh(take: Take, camera: str, piece: Piece) -> bool:
     return Keypoints2D.record(file) == piece.record and (not piece.reduction or masks.is_file())
 
 
-def _interleaved(jobs: dict[str, list[Piece]]) -> Iterator[list[Piece]]:
-    """The first piece of every camera, then the second: cameras finish together."""
-    for i in range(max((len(p) for p in jobs.values()), default=0)):
-        yield [pieces[i] for pieces in jobs.values() if i < len(pieces)]
+def _jobs(stale: dict[str, list[Piece]], cameras: Cameras | None, workers: int) -> list[Job]:
+    """What is not done: the first piece of every camera, then the second, so that cameras finish together; groups where they are guided."""
+    if cameras is None:
+        rows = zip_longest(*stale.values())
+        return [piece for row in rows for piece in row if piece is not None and not piece.done]
+    groups = [group for group in groups_of(stale, cameras, 1) if not group.done]
+    return [replace(group, threads=cores(workers, len(groups))) for group in groups]
 
 
-def _run(todo: list[Piece], jobs: dict[str, list[Piece]], config: DetectConfig) -> list[str]:
-    """Sees the pieces; what was odd about the videos."""
+def _run(stale: dict[str, list[Piece]], cameras: Cameras | None, config: DetectConfig) -> list[str]:
+    """Sees what is not done yet; what was odd about the videos."""
+    todo = _jobs(stale, cameras, config.workers)
     if not todo:
         return []
     columns = (TextColumn("detect {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
-        total = sum(p.last - p.first for pieces in jobs.values() for p in pieces)
-        done = total - sum(p.last - p.first for p in todo)
-        bar = progress.add_task(f"{len(jobs)} cameras", total=total, completed=done)
+        total = sum(piece.frames for pieces in stale.values() for piece in pieces)
+        done = total - sum(job.frames for job in todo)
+        bar = progress.add_task(f"{len(stale)} cameras", total=total, completed=done)
 
         def show(count: int) -> None:
             progress.update(bar, completed=done + count)

@@ -53,6 +53,11 @@ class Piece:
     """A clip of the empty stage."""
 
     @property
+    def frames(self) -> int:
+        """How many."""
+        return self.last - self.first
+
+    @property
     def file(self) -> Path:
         """Of the keypoints."""
         return self.folder / f"{self.first:07d}.safetensors"
@@ -75,44 +80,80 @@ def see_piece(piece: Piece, step: Callable[[str], bool], runtime: Runtime | None
 
     `step` is told of every frame; when it says False, `InterruptedError` is raised and nothing is left.
     """
-    from studio.detect.mediapipe import DETECTORS
-
-    settings = {"people": piece.people, "reduction": piece.reduction, **piece.settings, **({} if runtime is None else {"runtime": runtime})}
-    detector = DETECTORS[piece.detector](**settings) if piece.detector in DETECTORS else _onnx(piece.detector, settings)
-    count = piece.last - piece.first
-    values = {
-        "pixels": np.full((1, count, piece.people, len(COCO_WHOLEBODY), 2), np.nan, np.float32),
-        "sigma": np.full((1, count, piece.people, len(COCO_WHOLEBODY)), np.nan, np.float32),
-        "confidence": np.zeros((1, count, piece.people, len(COCO_WHOLEBODY)), np.float32),
-        "skeleton": np.full((1, count, piece.people, len(COCO_WHOLEBODY), 3), np.nan, np.float32),
-        "look": np.full((1, count, piece.people, LENGTH), np.nan, np.float32),
-    }
-    warning = None
-    source = frames(piece.video, max(piece.first - WARM_UP, piece.begin), piece.last)
-    with _Masks(piece) as masks:
+    detector = detector_of(piece, runtime)
+    source = opened_at(piece)
+    with Findings(piece) as findings:
         while True:
             try:
                 number, image = next(source)
             except StopIteration:
                 break
             except BrokenVideo as broken:
-                warning = str(broken)
+                findings.warning = str(broken)
                 break
-            sights = detector.see(image)
-            t = number - piece.first
-            if t < 0:
-                continue
-            for slot, sight in sights.items():
-                for name in FIELDS[:-1]:
-                    values[name][0, t, slot] = getattr(sight, name)
-                values["look"][0, t, slot] = colours(image, sight)
-            masks.write(t, sights, image)
-            if not step(piece.camera):
+            findings.put(number, image, detector.see(image))
+            if number >= piece.first and not step(piece.camera):
                 raise InterruptedError
-        masks.fill(count)
-    tensors: dict[str, Any] = {name: torch.from_numpy(value) for name, value in values.items()}
-    Keypoints2D((piece.camera,), COCO_WHOLEBODY, piece.network, piece.fps, piece.first, **tensors).save(piece.file, **piece.record)
-    return warning
+        findings.save()
+    return findings.warning
+
+
+def detector_of(piece: Piece, runtime: Runtime | None = None, **more: Any) -> Any:
+    """A detector with the piece's settings, and `more`."""
+    from studio.detect.mediapipe import DETECTORS
+
+    settings = {"people": piece.people, "reduction": piece.reduction, **piece.settings, **more}
+    settings |= {} if runtime is None else {"runtime": runtime}
+    if kind := settings.pop("kind", DETECTORS.get(piece.detector)):
+        return kind(**settings)
+    return _onnx(piece.detector, settings)
+
+
+def opened_at(piece: Piece) -> Iterator[tuple[int, UInt8[Array, "H W 3"]]]:
+    """The piece's frames with their numbers, and those to warm up on before them."""
+    return frames(piece.video, max(piece.first - WARM_UP, piece.begin), piece.last)
+
+
+class Findings:
+    """What was seen in a piece: keypoints in memory until they are saved, masks on disk as they come."""
+
+    def __init__(self, piece: Piece) -> None:
+        count, K = piece.last - piece.first, len(COCO_WHOLEBODY)
+        self._piece, self._masks = piece, _Masks(piece)
+        self._values = {
+            "pixels": np.full((1, count, piece.people, K, 2), np.nan, np.float32),
+            "sigma": np.full((1, count, piece.people, K), np.nan, np.float32),
+            "confidence": np.zeros((1, count, piece.people, K), np.float32),
+            "skeleton": np.full((1, count, piece.people, K, 3), np.nan, np.float32),
+            "look": np.full((1, count, piece.people, LENGTH), np.nan, np.float32),
+        }
+        self.warning: str | None = None
+        """Where the video breaks off."""
+
+    def put(self, number: int, image: UInt8[Array, "H W 3"], sights: dict[int, Sight]) -> None:
+        """Of a frame of the video; those before the piece are not kept."""
+        t = number - self._piece.first
+        if t < 0:
+            return
+        for slot, sight in sights.items():
+            for name in FIELDS[:-1]:
+                self._values[name][0, t, slot] = getattr(sight, name)
+            self._values["look"][0, t, slot] = colours(image, sight)
+        self._masks.write(t, sights, image)
+
+    def save(self) -> None:
+        """Write the keypoints, the last thing: the piece is done then."""
+        piece = self._piece
+        self._masks.fill(piece.last - piece.first)
+        self._masks.__exit__(None, None, None)
+        tensors: dict[str, Any] = {name: torch.from_numpy(value) for name, value in self._values.items()}
+        Keypoints2D((piece.camera,), COCO_WHOLEBODY, piece.network, piece.fps, piece.first, **tensors).save(piece.file, **piece.record)
+
+    def __enter__(self) -> Findings:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._masks.__exit__(*error)
 
 
 def _onnx(path: str, settings: dict[str, Any]) -> Any:
@@ -155,6 +196,7 @@ class _Masks:
     def __exit__(self, *error: Any) -> None:
         if self._writer is not None:
             self._writer.__exit__(*error)
+            self._writer = None
 
 
 def _labels(sights: dict[int, Sight], shape: tuple[int, int]) -> UInt8[Array, "h w"]:

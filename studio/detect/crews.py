@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from multiprocessing import connection
 from typing import Any
 
-from studio.detect.chunks import Piece, see_piece
 from studio.detect.runtimes import Rounds, Runtime
+from studio.detect.together import Job, see
 
 
-def see_in_threads(todo: list[Piece], threads: int, runtime: Runtime, show: Callable[[int], None]) -> list[str | None]:
+def see_in_threads(todo: list[Job], threads: int, runtime: Runtime, show: Callable[[int], None]) -> list[str | None]:
     """Each thread decodes and follows one video at a time, and all their crops go through `runtime` together; the videos' warnings.
 
     An interruption, or one thread's failure, lets each stop after its frame and leaves finished pieces in place.
@@ -34,13 +34,12 @@ def see_in_threads(todo: list[Piece], threads: int, runtime: Runtime, show: Call
 
     def work() -> list[str | None]:
         found = []
-        with rounds.at_work():
-            while waiting:
-                try:
-                    piece = waiting.popleft()
-                except IndexError:  # another thread was quicker
-                    break
-                found.append(see_piece(piece, step, rounds))
+        while waiting:
+            try:
+                job = waiting.popleft()
+            except IndexError:  # another thread was quicker
+                break
+            found.append(see(job, step, rounds))
         return found
 
     crew = [work] * min(threads or 2 * (os.cpu_count() or 1), len(todo))
@@ -54,7 +53,7 @@ def see_in_threads(todo: list[Piece], threads: int, runtime: Runtime, show: Call
             raise
 
 
-def see_in_processes(todo: list[Piece], processes: int, show: Callable[[int], None]) -> list[str | None]:
+def see_in_processes(todo: list[Job], processes: int, show: Callable[[int], None]) -> list[str | None]:
     """In processes of their own, which share no lock: whatever ends one of them, no other waits for it; the videos' warnings.
 
     An interruption lets each stop after its frame and leaves finished pieces in place.
@@ -70,10 +69,10 @@ def see_in_processes(todo: list[Piece], processes: int, show: Callable[[int], No
         show(seen)
         return True
 
-    return [see_piece(piece, step) for piece in todo]
+    return [see(job, step) for job in todo]
 
 
-def _see_apart(todo: list[Piece], processes: int, show: Callable[[int], None]) -> list[str | None]:
+def _see_apart(todo: list[Job], processes: int, show: Callable[[int], None]) -> list[str | None]:
     context = multiprocessing.get_context("spawn")
     stop = context.Value("b", 0, lock=False)
     counters = [context.Value("q", 0, lock=False) for _ in range(processes)]
@@ -118,7 +117,7 @@ def _end(workers: list[Any], grace: float = 3.0) -> None:
             worker.terminate()
 
 
-def _work(pieces: list[Piece], counter: Any, stop: Any, sender: Any) -> None:
+def _work(pieces: list[Job], counter: Any, stop: Any, sender: Any) -> None:
     """A worker's life. The parent alone answers to Ctrl-C, and without it there is nothing to do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import cv2
@@ -133,7 +132,7 @@ def _work(pieces: list[Piece], counter: Any, stop: Any, sender: Any) -> None:
         return not stop.value and os.getppid() == parent
 
     try:
-        sender.send(([see_piece(piece, step) for piece in pieces], None))
+        sender.send(([see(job, step) for job in pieces], None))
     except InterruptedError:
         pass
     except Exception as error:

@@ -1,0 +1,173 @@
+"""The networks of the mediapipe wheel on regions that follow from what all views together saw just before.
+
+Whom a view follows it goes on following by itself; the 3D state says who must be in the picture although the view lost him, where each of
+his hands is, and what needs no look because it is outside the picture or behind his trunk. Without a hint everything is as in `Mediapipe`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from studio.detect.landmarks import BODY, SIDES, FaceSight, HandSight, Sight, whole_body
+from studio.detect.mediapipe import Mediapipe, Person, Pyramid, _credible, _same
+from studio.detect.networks import PoseSight
+from studio.detect.parts import ARM, PRESENT, SMALLEST, face_of, hands_of, next_regions
+from studio.detect.regions import Array, Region, around_body, around_hand, halvings, paste
+from studio.guide import LIMBS, Hint, K
+
+LOOKED = list(BODY.values())
+EXPECTED = [K[name] for name in BODY]
+"""The same points among the pose landmarks and among a hint's keypoints."""
+APART, OFF = 0.25, 0.12
+"""m: how far a body's limbs, and a hand's points, may lie from where they are expected."""
+RARELY = 3
+"""Searches of the whole image are so many times rarer while everybody expected is seen."""
+AGAIN = 4
+"""Of so many frames one looks thoroughly for a hand that should be seen and is not."""
+
+
+class Guided(Mediapipe):
+    """One view of several that are seen in step."""
+
+    def __init__(self, phase: int = 0, **settings: Any) -> None:
+        """`phase`: views search the whole image in different frames."""
+        super().__init__(**settings)
+        self._hints: dict[int, Hint] = {}
+        self._phase = phase
+
+    def see_with(self, image: UInt8[Array, "H W 3"], hints: Sequence[Hint]) -> dict[int, Sight]:
+        """Slot -> person, of the next frame."""
+        if not hints and not self._hints:
+            return self.see(image)
+        pyramid = halvings(image)
+        self._follow(pyramid)
+        self._hints = self._met(pyramid, hints)
+        often = self._search_every * (RARELY if self._hints else 1)
+        if not self._persons or (self._frame + self._phase) % often == 0:
+            self._search(pyramid)
+        self._frame += 1
+        if not self._persons:
+            return self._lone_hands(pyramid)
+        self._lone = {}
+        return {slot: self._whole(pyramid, person) for slot, person in self._persons.items()}
+
+    def _met(self, pyramid: Pyramid, hints: Sequence[Hint]) -> dict[int, Hint]:
+        """By slot what is expected of everybody who is followed; who is expected and not followed is looked for where he must be."""
+        known: dict[int, Hint] = {}
+        for hint in hints:
+            slot = hint.slot
+            if slot in self._persons and _off(self._persons[slot].body, hint) < APART * hint.scale:
+                known[slot] = hint
+            elif (body := self._expected(pyramid, hint)) is not None:
+                if slot not in self._persons:
+                    slot = self._free_slot(body.region.size)
+                if slot is not None:
+                    self._persons[slot] = Person(body)
+                    known[slot] = hint
+        self._persons = {slot: self._persons[slot] for slot in sorted(self._persons)}
+        return known
+
+    def _expected(self, pyramid: Pyramid, hint: Hint) -> PoseSight | None:
+        """The person where the hint puts him, if he can be seen and is there."""
+        region = body_region(hint)
+        if region is None:
+            return None
+        body = self._networks.pose(pyramid, region)
+        if body.presence < PRESENT or _off(body, hint) > APART * hint.scale:
+            return None
+        (body,) = self._bodies(pyramid, [around_body(*body.anchors)])  # the landmarks' own region is better
+        fits = _credible(body, pyramid[0].shape) and _off(body, hint) < APART * hint.scale
+        return body if fits and not any(_same(body, other.body) for other in self._persons.values()) else None
+
+    def _whole(self, pyramid: Pyramid, person: Person) -> Sight:
+        """Everything of one person; remembers where to look next."""
+        hint = next((h for slot, h in self._hints.items() if self._persons.get(slot) is person), None)
+        if hint is None:
+            return super()._whole(pyramid, person)
+        body = person.body
+        hands = self._hands(pyramid, person, hint)
+        face = face_of(self._networks, pyramid, body, person.face)
+        return self._sight(pyramid, person, hands, face)
+
+    def _sight(self, pyramid: Pyramid, person: Person, hands: dict[str, HandSight], face: FaceSight | None) -> Sight:
+        body = person.body
+        person.hands, person.face = next_regions(hands, face)
+        height, width = pyramid[0].shape[:2]
+        mask = paste(body.mask, body.region, width, height, self._reduction) if self._reduction else None
+        return whole_body(body.points, body.visibility, body.world, body.region.size, hands, face, (width, height), mask)
+
+    def _hands(self, pyramid: Pyramid, person: Person, hint: Hint) -> dict[str, HandSight]:
+        """The hands, each where the 3D state puts that of this arm."""
+        other = {"left": "right", "right": "left"}
+        crossed = _crossed(person.body, hint)
+        found: dict[str, HandSight] = {}
+        for side in SIDES:
+            own = other[side] if crossed else side
+            if hint.misses(own):
+                continue
+            points = hint.hand(own)
+            if np.isfinite(points).all() and (hand := self._expected_hand(pyramid, points, hint.scale)) is not None:
+                found[side] = hand
+        left = [s for s in SIDES if s not in found and not hint.misses(other[s] if crossed else s)]
+        if left:
+            unknown = [s for s in left if not np.isfinite(hint.hand(other[s] if crossed else s)).all()]
+            if unknown or (self._frame + self._phase) % AGAIN == 0:
+                more = hands_of(self._networks, pyramid, person.body, person.hands, self._frame % AGAIN == 0)
+                found |= {s: more[s] for s in left if s in more and not _taken(more[s], found)}
+        return {s: found[s] for s in SIDES if s in found}
+
+    def _expected_hand(self, pyramid: Pyramid, points: Array, scale: float) -> HandSight | None:
+        region = around_hand(points)
+        if region.size < SMALLEST:
+            return None
+        hand = HandSight(*self._networks.hand(pyramid, region), region.size)
+        near = float(np.linalg.norm(hand.points - points, axis=1).mean()) < OFF * scale
+        return hand if hand.presence >= PRESENT and near else None
+
+
+def body_region(hint: Hint) -> Region | None:
+    """Around the body that is expected; None where too little of it would be seen."""
+    if hint.shown[LIMBS].sum() < 5:
+        return None
+    shoulders, hips = (hint.pixels[[K[f"left_{n}"], K[f"right_{n}"]]].mean(0) for n in ("shoulder", "hip"))
+    if not np.isfinite([shoulders, hips]).all():
+        return None
+    reach = float(np.nanmax(np.linalg.norm(hint.pixels[EXPECTED] - hips, axis=1)))
+    along = (shoulders - hips) / max(float(np.linalg.norm(shoulders - hips)), 1e-6)
+    return around_body(hips, hips + along * 1.1 * reach)
+
+
+def _off(body: PoseSight, hint: Hint) -> float:
+    """px: median distance of a body's limbs from where they are expected, whichever side it calls left; infinite where none is known."""
+    return min(_gaps(body.points, hint.pixels, LOOKED), _gaps(body.points, hint.pixels, _MIRRORED))
+
+
+def _gaps(points: Array, expected: Array, order: list[int]) -> float:
+    gap = np.linalg.norm(points[order] - expected[EXPECTED], axis=1)
+    gap = gap[np.isfinite(gap)]
+    return float(np.median(gap)) if len(gap) >= 4 else np.inf
+
+
+def _crossed(body: PoseSight, hint: Hint) -> bool:
+    """Whether what this view calls the left arm is the right one."""
+    gaps = []
+    for sides in (("left", "right"), ("right", "left")):
+        apart = [
+            np.linalg.norm(body.points[ARM[a][i]] - hint.pixels[K[f"{b}_{joint}"]])
+            for a, b in zip(SIDES, sides, strict=True)
+            for i, joint in ((0, "elbow"), (1, "wrist"))
+        ]
+        gaps.append(float(np.sum(apart)))
+    return bool(gaps[1] < 0.6 * gaps[0] and gaps[0] > 0.2 * hint.scale)
+
+
+def _taken(hand: HandSight, found: dict[str, HandSight]) -> bool:
+    """Whether it is one that was found already."""
+    return any(np.linalg.norm(hand.points - o.points, axis=1).mean() < 0.2 * o.size for o in found.values())
+
+
+_MIRRORED = [BODY[n.replace("left_", "@").replace("right_", "left_").replace("@", "right_")] for n in BODY]
