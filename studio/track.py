@@ -160,7 +160,7 @@ def track_blocks(
                 _exchange(cameras, keypoints, tracks, a, far[:, whole], lead, sides[:, whole], config)
             for start in range(0, keypoints.frames, config.chunk):
                 part = slice(start, start + config.chunk)
-                _locate(cameras, keypoints.cut(part), tracks.cut(part), a, far[:, whole][:, part], config)
+                locate(cameras, keypoints.cut(part), tracks.cut(part), a, far[:, whole][:, part], config)
             _drop_jumps(tracks, a, config)
         progress(2 * T + whole.start + kept.stop)
         yield whole.start + kept.start, keypoints.cut(kept), tracks.cut(kept)
@@ -264,8 +264,8 @@ def _exchange(
     tracks.swapped[:, :, a] = found[:, :, limbs].float().mean(-1) > 0.4
 
 
-def _locate(cameras: Cameras, keypoints: Keypoints2D, tracks: Tracks3D, a: int, distance: Tensor, config: TrackConfig) -> None:
-    """Triangulate an actor and decide whom to trust (in `tracks`)."""
+def locate(cameras: Cameras, keypoints: Keypoints2D, tracks: Tracks3D, a: int, distance: Tensor, config: TrackConfig) -> None:
+    """Triangulate an actor, every frame by itself, and decide whom to trust (in `tracks`)."""
     body = body_of(tracks.keypoints)
     for again in (False, True):
         pixels, raw, confidence = tracks.chosen(keypoints, a)

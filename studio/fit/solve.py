@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -91,6 +91,11 @@ class Problem:
         return state.moved(whole)
 
 
+Stepped = Callable[[Problem, list[Look], State, Smoothness, Tensor, bool], tuple[Tensor, Tensor, Tensor]]
+"""One damped Gauss-Newton step of a stretch: problem, its frames evaluated, state, smoothness, each frame's damping, and whether
+rotations of neighbours are taken exactly -> step, gradient, the damping's diagonal."""
+
+
 def settle(
     problem: Problem, state: State, iterations: int, damping: float = 1e-3, tolerance: float = 1e-3
 ) -> tuple[State, Float[Tensor, "T"]]:
@@ -145,19 +150,25 @@ def objective(problem: Problem, state: State, smoothness: Smoothness) -> Float[T
 
 
 def smooth(
-    problem: Problem, state: State, smoothness: Smoothness, iterations: int, inner: int = 30, damping: float = 1e-4, tolerance: float = 3e-4
+    problem: Problem,
+    state: State,
+    smoothness: Smoothness,
+    iterations: int,
+    inner: int = 30,
+    damping: float = 1e-4,
+    tolerance: float = 3e-4,
+    stepped: Stepped | None = None,
 ) -> State:
-    """The whole stretch with smoothness.
+    """The whole stretch with smoothness: by conjugate gradients, from a rough start; or by another way to take a step, from a smooth one.
 
     The step is taken or left as a whole; damping is each frame's own, so that one frame in trouble does not hold up the others.
     """
+    rough = stepped is None  # neighbours still jump
+    stepped = stepped or partial(_iterated, inner=inner)
     looks, cost = _watched(problem, state, smoothness)
-    some = smoothness.of(problem.layout.limbs.columns)
     lam = torch.full_like(cost, damping)
-    rough = True  # neighbours still jump
-    factor, g, D = _linearised(problem, looks, state, smoothness, lam, not rough)
     for i in range(iterations):
-        step = _conjugate_gradients(problem, factor, some, -g, inner)
+        step, g, D = stepped(problem, looks, state, smoothness, lam, not rough)
         tried = problem.moved(state, step)
         new_looks, new = _watched(problem, tried, smoothness)
         gain = float((cost.double() - new.double()).sum() / cost.double().sum().clamp_min(1e-12))
@@ -172,8 +183,15 @@ def smooth(
         if i == iterations - 1 or (0 <= gain < tolerance and not rough):
             break
         rough = rough and gain > 0.02
-        factor, g, D = _linearised(problem, looks, state, smoothness, lam, not rough)
     return state
+
+
+def _iterated(
+    problem: Problem, looks: list[Look], state: State, smoothness: Smoothness, lam: Float[Tensor, "T"], exact: bool, inner: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The step that conjugate gradients find, the gradient, and the damping's diagonal."""
+    factor, g, D = _linearised(problem, looks, state, smoothness, lam, exact)
+    return _conjugate_gradients(problem, factor, smoothness.of(problem.layout.limbs.columns), -g, inner), g, D
 
 
 def _gathered(x: Float[Tensor, "T"], reach: int = 2) -> Float[Tensor, "T"]:
