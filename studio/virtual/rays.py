@@ -55,6 +55,11 @@ class Meshes:
         """Distance of points to the nearest surface."""
         return self._scene.compute_distance(_Tensor(np.ascontiguousarray(points, np.float32)), nthreads=1).numpy()
 
+    def inside(self, points: Float[np.ndarray, "*n 3"]) -> Bool[np.ndarray, "*n"]:
+        """Whether points lie inside the meshes: rays from there cross the surface an odd number of times, most of three."""
+        found = self._scene.compute_occupancy(_Tensor(np.ascontiguousarray(points, np.float32)), nthreads=1, nsamples=3)
+        return found.numpy() > 0.5
+
 
 def _joined(origin: Float[np.ndarray, "*#n 3"], rays: Float[np.ndarray, "*#n 3"]) -> Any:
     both = np.empty((*np.broadcast_shapes(origin.shape, rays.shape)[:-1], 6), np.float32)
