@@ -254,5 +254,5 @@ def developed(rng: np.random.Generator, light: Float[np.ndarray, "S S 3"], stren
     out = (image + 0.5).clip(0, 255).astype(np.uint8)
     if rng.uniform() < 0.3 * strength:
         _, packed = cv2.imencode(".jpg", out[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 92))])
-        out = cv2.imdecode(packed, cv2.IMREAD_COLOR)[..., ::-1]
+        out = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))[..., ::-1]
     return np.ascontiguousarray(out)
