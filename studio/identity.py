@@ -61,6 +61,8 @@ def identify(
                     person.looked(_looks(None if looks is None else looks[:, t], person.detections[-1]))
             people += fresh
         progress(part.stop)
+    if count is None and not people and int(alone.any(1).sum()) >= 2:
+        count = 1  # hands that two views show are somebody's
     found = cast(people, count, cameras, T, facts.fps, config)
     if count == 1 and facts.pixels.shape[2] == 1:  # nobody else: a view of hands or a face alone needs no body to know whose they are
         found.detection[:, :, 0] = torch.where(alone, 0, found.detection[:, :, 0])

@@ -116,8 +116,12 @@ def evidence(
     sigma: Float[Tensor, "L T K"],
     skeleton: Float[Tensor, "L T K 3"] | None,
     config: SwapConfig,
+    alone: Bool[Tensor, "T"] | None = None,
 ) -> Evidence:
-    """The likeliest pattern of exchanged views in every frame, and what tells which side is left. `skeleton` is in the world's axes, m."""
+    """The likeliest pattern of exchanged views in every frame, and what tells which side is left. `skeleton` is in the world's axes, m.
+
+    In frames that are `alone` the points are of hands without a body, of which mostly one is in view: there it counts that views meet.
+    """
     L, T, K = sigma.shape
     seen = torch.isfinite(sigma) & torch.isfinite(pixels).all(-1)
     found = groups(names)
@@ -125,6 +129,8 @@ def evidence(
     chosen, sides, votes = [], [], []
     for group in found:
         cost = _pattern_costs(cameras, pixels, sigma, group, patterns, config)
+        if alone is not None and bool(alone.any()):
+            cost += _unmet(seen, group, patterns, config) * alone[:, None]
         if skeleton is not None:
             cost += _limb_costs(skeleton, group, patterns, config)
         usual = chosen[0] if group.name == "head" and found[0].name == "arms" else torch.zeros(L, T, dtype=torch.bool)
@@ -193,6 +199,16 @@ def _pattern_costs(
                 best = tried.masked_fill_(~exists, torch.inf).amin(1)
                 worst = side @ (rays.seen * limit)
                 cost[part] += torch.minimum(best, worst).T
+    return cost
+
+
+def _unmet(seen: Bool[Tensor, "C T K"], group: Group, patterns: Bool[Tensor, "S C"], config: SwapConfig) -> Float[Tensor, "T S"]:
+    """Half of what a contradiction costs for each point that a pattern leaves to one view alone."""
+    cost = torch.zeros(seen.shape[1], len(patterns))
+    for one, other in ((group.left, group.right), (group.right, group.left)):
+        own, taken = seen[:, :, one].float(), seen[:, :, other].float()
+        views = torch.einsum("sc,ctp->tsp", (~patterns).float(), own) + torch.einsum("sc,ctp->tsp", patterns.float(), taken)
+        cost += (views == 1).sum(-1) * config.threshold**2 / 2
     return cost
 
 
@@ -305,7 +321,16 @@ def _continuity(points: Float[Tensor, "T 2 P 3"], config: SwapConfig) -> tuple[F
         total[0] = 0
         return total
 
-    return cost(before), cost(before.flip(1))
+    return cost(before) + cap * _sole(points, points.flip(1), config), cost(before.flip(1)) + cap * _sole(points, points, config)
+
+
+def _sole(points: Float[Tensor, "T 2 P 3"], former: Float[Tensor, "T 2 P 3"], config: SwapConfig) -> Int[Tensor, "T"]:
+    """How many points are known of one side alone and were so in the frame before, of the same side of `former`, in the same place."""
+    known, knew = (torch.isfinite(x).all(-1) for x in (points, former.roll(1, 0)))
+    near = (points - former.roll(1, 0)).norm(dim=-1) < config.threshold * config.motion
+    count = (known & ~known.flip(1) & knew & ~knew.flip(1) & near).sum((1, 2))
+    count[:1] = 0
+    return count
 
 
 def _judge_alone(

@@ -75,14 +75,20 @@ class Tally:
         self.apart[:, part] = apart
         self.swapped += int(tracks.swapped.sum())
         for a in range(len(self.actors)):
-            self.found[a, part] = torch.isfinite(tracks.points[:, a, :, 0][:, body]).any(-1)
+            seen = torch.isfinite(tracks.chosen(keypoints, a)[1])
+            hands = ~seen[:, :, body].any(-1).any(0)  # frames in which no view shows anything of a body
+            located = torch.isfinite(tracks.points[:, a, :, 0])
+            self.found[a, part] = torch.where(hands, located.any(-1), located[:, body].any(-1))
             pixels, _ = tracks.observations(keypoints, a)
-            error = (self.cameras.project(tracks.points[:, a].double()) - pixels).norm(dim=-1)[:, :, body].float()
+            error = (self.cameras.project(tracks.points[:, a].double()) - pixels).norm(dim=-1).float()
+            error = error if bool(hands.all()) else error[:, :, body]
             error = error[:, -start % self.every :: self.every]
             self.errors.append(error[torch.isfinite(error)])
             present = tracks.detection[:, :, a] >= 0
             self.present[:, a] += present.sum(1)
-            self.trusted[:, a] += (tracks.trusted[:, :, a][:, :, body].float().mean(-1) * present).sum(1)
+            trusted = tracks.trusted[:, :, a]
+            share = torch.where(hands, (trusted & seen).sum(-1) / seen.sum(-1).clamp_min(1), trusted[:, :, body].float().mean(-1))
+            self.trusted[:, a] += (share * present).sum(1)
 
     def said(self) -> tuple[list[str], dict]:
         """Warnings in plain sentences, and numbers for the report."""
@@ -98,7 +104,7 @@ class Tally:
             for name, trusted, present in zip(self.cameras.names, self.trusted[:, a].tolist(), self.present[:, a].tolist(), strict=True):
                 if trusted < 0.5 * present:
                     warnings.append(
-                        f"{actor}: camera {name!r} disagrees with the others in {1 - trusted / present:.0%} of the body's keypoints."
+                        f"{actor}: camera {name!r} disagrees with the others in {1 - trusted / present:.0%} of the keypoints."
                     )
         error = torch.cat([torch.zeros(0), *self.errors])
         median = error.median().item() if len(error) else None

@@ -17,6 +17,7 @@ from torch import Tensor
 from calibration.cameras import Cameras
 from calibration.triangulate import triangulate
 from studio.clock import footage as footage_of
+from studio.hand_sides import hands_for_arms
 from studio.identity import identify
 from studio.misnamed import exchanged_cameras
 from studio.people import IdentityConfig
@@ -204,8 +205,11 @@ def _loosened(cameras: Cameras, sigma: Float[Tensor, "C T K"], distance: Float[T
 
 def _limbs(
     cameras: Cameras, keypoints: Keypoints2D, which: Int[Tensor, "C T"], distance: Tensor, config: TrackConfig
-) -> tuple[tuple[str, ...], Tensor, Tensor, Tensor | None]:
-    """The body's points, which alone are compared between views: names, an actor's pixels, sigma, and directions in the world."""
+) -> tuple[tuple[str, ...], Tensor, Tensor, Tensor | None, Bool[Tensor, "T"]]:
+    """The body's points, which alone are compared between views: names, an actor's pixels, sigma, and directions in the world.
+
+    Last, the frames in which a hand's points take the place of its arm's.
+    """
     few = [k for k, n in enumerate(keypoints.keypoints) if not any(part in n for part in ("face-", "hand", "finger", "thumb"))]
     pixels, sigma, confidence = (
         of_actor(v[:, :, :, few], which, e)
@@ -216,7 +220,9 @@ def _limbs(
     if keypoints.skeleton is not None:
         own = of_actor(keypoints.skeleton[:, :, :, few], which, torch.nan)
         skeleton = torch.einsum("cji,ctkj->ctki", cameras.R_camera_world.float(), own)
-    return tuple(keypoints.keypoints[k] for k in few), pixels, sigma, skeleton
+    names = tuple(keypoints.keypoints[k] for k in few)
+    loosened = lambda raw: _loosened(cameras, raw, distance, config.placement)  # noqa: E731
+    return names, *hands_for_arms(keypoints, which, loosened, names, pixels, sigma, skeleton)
 
 
 def _sort_sides(
@@ -236,9 +242,9 @@ def _sort_sides(
     for whole, kept in overlapping(footage.frames, config.block, config.overlap):
         keypoints = footage.cut(whole)
         for a, lead in enumerate(leads):
-            names, pixels, sigma, skeleton = _limbs(cameras, keypoints, detection[:, whole, a], distance[a][:, whole], config)
+            names, pixels, sigma, skeleton, alone = _limbs(cameras, keypoints, detection[:, whole, a], distance[a][:, whole], config)
             own = None if skeleton is None else skeleton[lead]
-            known[a].append(evidence(cameras[lead], names, pixels[lead], sigma[lead], own, config.swap).cut(kept))
+            known[a].append(evidence(cameras[lead], names, pixels[lead], sigma[lead], own, config.swap, alone).cut(kept))
         progress(whole.start + kept.stop)
     return [(lead, sides(names, Evidence.joined(parts), config.swap)) for lead, parts in zip(leads, known, strict=True)]
 
@@ -256,7 +262,7 @@ def _exchange(
     """Mark an actor's exchanged limbs (in `tracks`)."""
     assert tracks.exchanged is not None
     which = tracks.detection[:, :, a]
-    names, pixels, sigma, _ = _limbs(cameras, keypoints, which, distance, config)
+    names, pixels, sigma, _, _ = _limbs(cameras, keypoints, which, distance, config)
     found = exchanges(cameras, names, pixels, sigma, lead, sides, config.swap) & (which >= 0)[..., None]
     for body, whole in zip(groups(names), groups(tracks.keypoints)):
         tracks.exchanged[:, :, a, whole.members] = found[:, :, body.members].any(-1, keepdim=True)

@@ -222,6 +222,15 @@ def _of_coverage(actor: Measured, material: Material, limits: Thresholds) -> Ite
             f"{limits.two_views:.0%}",
             "Trust the motion there only as far as it looks right; next time add a camera or keep to the middle.",
         )
+    if hands := _only_hands(actor):
+        yield Finding(
+            "look",
+            f"Only the {' and '.join(hands)} of {actor.actor} {'was' if len(hands) == 1 else 'were'} seen",
+            "no camera shows anything else",
+            "a body",
+            "Use hands and fingers alone: arms, trunk and legs are put where the hands are at ease, and sigma says that nobody saw them.",
+        )
+        return
     wanted = {"body": limits.body, "feet": limits.feet, "left_hand": limits.hands, "right_hand": limits.hands, "face": limits.face}
     for group, numbers in actor.numbers["groups"].items():
         if numbers["coverage"] < wanted[group]:
@@ -242,6 +251,13 @@ def _of_coverage(actor: Measured, material: Material, limits: Thresholds) -> Ite
             f"{limits.swapped:.0%}",
             "Check arms and legs in the overlays; more light and contrast between the limbs help.",
         )
+
+
+def _only_hands(actor: Measured) -> list[str]:
+    """The hands that were seen, in words, where they are all that was; else nothing."""
+    seen = {group: bool(actor.seen[:, :, index].any()) for group, index in actor.groups.items()}
+    hands = [g.replace("_", " ") for g in ("left_hand", "right_hand") if seen.pop(g, False)]
+    return [] if any(seen.values()) else hands
 
 
 def _of_body(actor: Measured, material: Material, limits: Thresholds) -> Iterator[Finding]:
@@ -273,7 +289,7 @@ def _of_body(actor: Measured, material: Material, limits: Thresholds) -> Iterato
             f"{low:.0f} to {high:.0f} mm",
             "Set the floor of the calibration again.",
         )
-    if sigma and (middle := sigma["mm"]["median"]) is not None and middle > limits.uncertainty_mm:
+    if sigma and not _only_hands(actor) and (middle := sigma["mm"]["median"]) is not None and middle > limits.uncertainty_mm:
         yield Finding(
             "look",
             f"The joints of {actor.actor} are uncertain",
