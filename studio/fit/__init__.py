@@ -87,7 +87,7 @@ def _fitted(
         fitted = fit_actor(body, source, config, known_shape(take, actor, body), advance)
         return fitted, bound(body, fitted, actor, tracks, take.timecode), None
     old = Motion.load(path)
-    fitted = solved_again(Fitter(body, source[:1], config), source, old, spans)
+    fitted = solved_again(Fitter(body, source[:1], config).sat(source), source, old, spans)
     motion = spliced(old, bound(body, fitted, actor, tracks, take.timecode), spans)
     return fitted, motion, sum(s.stop - s.start for s in spans)
 

@@ -25,6 +25,7 @@ from studio.fit import contact, initial, pulls
 from studio.fit.flesh import Flesh
 from studio.fit.points import Model
 from studio.fit.priors import ExpressionPrior, JointPrior, Priors, Smoothness
+from studio.fit.seat import HANDS, Seat, seated
 from studio.fit.solve import Problem, settle, settle_shape, smooth, spread
 from studio.fit.state import Pull, State
 
@@ -144,12 +145,22 @@ class Fitter:
         faces = [k for k, n in enumerate(named) if n.startswith("face-")]
         self.faces = faces
         self.feet = [named.index(n) for n in contact.POINTS if n in named]
+        self.seat: Seat | None = None
         outlined = config.silhouette if observed.masks else 0.0  # without masks there is nothing to sample a surface for
         self.flesh = Flesh.of(self.body, outlined, config.solid, config.floor, config.kernel)
         self.fleshed = self.model
         if self.flesh is not None:
             surface = with_locked_joints(self.flesh.surface.skin, self.body)
             self.fleshed = Model(self.body, Skin.stacked([self.model.skin, surface]))
+
+    def sat(self, observed: Source) -> Fitter:
+        """The same for a whole take, which tells whether hands are all that is seen of this person."""
+        seen = observed.coverage()
+        if bool(seen.any()) and int(seen.max()) <= HANDS:
+            some = seen.nonzero()[:, 0]
+            points = observed[some[torch.linspace(0, len(some) - 1, min(24, len(some))).round().long()]].points
+            self.seat = seated(self.body, self.names, points[:, self.columns].to(self.device))
+        return self
 
     def doubt(self) -> Float[Tensor, "J"]:
         """What no number of frames averages out, m: how far the landmarks that place each joint scatter on the body, and `UNLIKE`.
@@ -180,6 +191,20 @@ class Fitter:
             c.root_acceleration, c.joint_acceleration * each, c.expression_acceleration, len(self.body.expression_names), self.fps
         )
 
+    def unseated(self, state: State, views: pulls.Views, shape: Tensor) -> Float[Tensor, "T J"]:
+        """Spread of the joints without the seat, m; in double precision: the rest hangs on the hands by priors that these far outweigh."""
+        sharp, double = views.to(torch.float64), torch.float64
+        model = Model(self.body.to(dtype=double), self.model.skin.to(dtype=double))
+        priors = Priors(JointPrior(self.anatomy.to(dtype=double)), ExpressionPrior())
+
+        def evidence(points: Tensor, frames: slice | Tensor) -> Pull:
+            return pulls.keypoints(points, sharp[frames], self.config.kernel)
+
+        free = self.free.clone()
+        free[3 + 3 * len(self.body.skeleton) :] = False
+        exact = State(state.R.to(double), state.root.to(double), state.expression.to(double))
+        return spread(Problem(model, shape.to(double), evidence, priors, free), exact, None).to(shape)
+
     def views(self, observed: Observed) -> pulls.Views:
         """Keypoints on the image planes; their uncertainty joined with how far the landmark scatters on the body."""
         pixels, sigma = observed.pixels[:, :, self.columns], observed.sigma[:, :, self.columns]
@@ -193,6 +218,8 @@ class Fitter:
 
         def evidence(points: Tensor, frames: slice | Tensor) -> Pull:
             pull = pulls.keypoints(points, views[frames], kernel)
+            if self.seat is not None:
+                pull = pull + self.seat.pull(points)
             if planted is not None:
                 pull = pull + pulls.targets(points, planted[frames], torch.full_like(points[..., 0], self.config.contact), 20.0)
             return pull
@@ -205,6 +232,7 @@ class Fitter:
     def start(self, observed: Observed, shape: Tensor) -> State:
         """Closed-form poses."""
         points = observed.points[:, self.columns].to(self.device)
+        points = points if self.seat is None else self.seat.completed(points)
         return initial.poses(self.body, self.anatomy, self.names, points, shape)
 
     def alone(self, state: State, views: pulls.Views, shape: Tensor) -> State:
@@ -252,7 +280,7 @@ class Fitter:
         problem = self.problem(shape, views, self.config.kernel)
         state = smooth(problem, state, smoothness, 8)
         contacts, held = torch.zeros(len(state), 4, device=self.device), None
-        if self.config.contact and len(self.feet) == 4:
+        if self.config.contact and len(self.feet) == 4 and self.seat is None:
             feet = self.model.place(state, shape).points[:, self.feet]
             contacts = contact.probability(feet, self.fps)
             on = contact.planted(contacts, self.fps)
@@ -269,6 +297,8 @@ class Fitter:
         if held is not None or flesh is not None:
             state = smooth(problem, state, smoothness, 5)
         sigma = (spread(problem, state, smoothness) ** 2 + self.doubt() ** 2).sqrt()
+        if self.seat is not None:  # held is not seen: neither the seat nor other frames tell where the unseen is
+            sigma = (self.unseated(state, views, shape) ** 2 + self.doubt() ** 2).sqrt()
         return state, sigma, contacts
 
 
@@ -298,7 +328,7 @@ def fit_actor(
 ) -> Fitted:
     """Fit one person. A known `shape` is kept, else it is solved first. `advance` hears how many more frames are done."""
     config = config or FitConfig()
-    fitter = Fitter(body, observed[slice(0, 1)], config)
+    fitter = Fitter(body, observed[slice(0, 1)], config).sat(observed)
     with one_thread():
         if shape is None:
             shape, shape_sigma = fitter.shape(observed)

@@ -42,9 +42,9 @@ class Views:
             cameras.R_camera_world.to(dtype), cameras.translation.to(dtype), plane.to(dtype).contiguous(), precision.to(dtype).contiguous()
         )
 
-    def to(self, device: str | torch.device) -> Views:
-        """The same on another device."""
-        return Views(self.R.to(device), self.translation.to(device), self.plane.to(device), self.precision.to(device))
+    def to(self, where: str | torch.device | torch.dtype) -> Views:
+        """The same on another device or in another precision."""
+        return Views(self.R.to(where), self.translation.to(where), self.plane.to(where), self.precision.to(where))
 
     def __getitem__(self, frames: slice | Tensor) -> Views:
         part = Views(self.R, self.translation, self.plane[..., frames], self.precision[..., frames])

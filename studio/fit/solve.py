@@ -315,15 +315,16 @@ def settle_shape(problem: Problem, state: State, iterations: int, independent: f
     return now.state, shape, sigma
 
 
-def spread(problem: Problem, state: State, smoothness: Smoothness) -> Float[Tensor, "T J"]:
+def spread(problem: Problem, state: State, smoothness: Smoothness | None) -> Float[Tensor, "T J"]:
     """Standard deviation of every joint's world position (root mean square of the three axes), m.
 
-    From each frame's own block, with what its neighbours tell of it (`Smoothness.told`): what nobody saw is as uncertain as the priors.
+    From each frame's own block, with what its neighbours tell of it (`Smoothness.told`, where given): what nobody saw is as uncertain as
+    the priors.
     """
     chunks, limbs = problem.chunks(len(state)), problem.layout.limbs
     seen = [problem.look(state[c], c) for c in chunks]
     evidence = torch.cat([problem.model.assemble(x.placed, x.pull, problem.layout).diagonal() for x in seen])
-    told = smoothness.of(limbs.columns).told(evidence)
+    told = torch.zeros_like(evidence) if smoothness is None else smoothness.of(limbs.columns).told(evidence)
     out = []
     for frames, look in zip(chunks, seen):
         factor = limbs.factor(problem.normal(look).raised(told[frames] + FLOOR))
