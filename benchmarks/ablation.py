@@ -36,6 +36,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "silhouettes 150 mm": {"silhouette": 0.15},
     "solid limbs 10 mm": {"solid": 0.01},
     "floor 10 mm": {"floor": 0.01},
+    "one liveliness": {"bursts": 0.0},
+    "bursts": {"bursts": 150.0},
+    "learned poses": {"poses": 0.2},
+    "hand synergies": {"synergies": 0.12},
 }
 ROWS = ("body joints, fitted", "limb keypoints, fitted", "hand joints, fitted")
 

@@ -38,7 +38,7 @@ def train(
     """`studio train NAME`: train a network of ours; `studio train landmarks|sides CAPTURE...`: how another network places its landmarks.
 
     Args:
-        what: a network; or landmarks, where on the body they lie; or sides, how far off they are by the side the person is seen from
+        what: a network; pose_prior, how people pose; landmarks, where on the body they lie; sides, how far off by the side they are seen
         captures: for landmarks and sides: folders that `studio virtual` rendered, one person each
         network: for landmarks and sides: whose landmarks: mediapipe
         preset: small, minutes on a processor; full, what is shipped
@@ -49,6 +49,11 @@ def train(
         events: folder for TensorBoard's events
         device: cpu, cuda or cuda:1; auto is a GPU where there is one
     """
+    if what == "pose_prior":
+        from studio.train.pose_prior import FILE, learn
+
+        print(f"poses that people take: {learn(file=_suffixed(out or FILE))}")
+        return
     if what in TABLES:
         _table(what, captures, network)
         return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -60,6 +62,46 @@ class Layout:
             q = level.size - level.coefficients
             here = each[:, start : start + level.count * q // 3].unflatten(1, (level.count, q // 3))
             block[..., :q, :q].unflatten(2, (-1, 3)).unflatten(4, (-1, 3)).diagonal(dim1=2, dim2=4).add_(here.permute(0, 1, 3, 4, 2))
+
+    def add_between(self, own: list[Tensor], pairs: Sequence[tuple[int, int]], blocks: Float[Tensor, "3 3 p T"]) -> None:
+        """Add a block for each pair of different joints that lie in one limb (others have no room here) to the lower triangle."""
+        for level, (picked, limb, rows, columns) in self._rooms(tuple(pairs)).items():
+            own[level][:, limb, rows, columns] += blocks[:, :, picked].permute(3, 2, 0, 1)
+
+    def _rooms(self, pairs: tuple[tuple[int, int], ...]) -> dict[int, tuple[Tensor, ...]]:
+        """For each level which pairs it takes, in which limb (p, 1, 1), rows (p, 3, 1) and columns (p, 1, 3)."""
+        if pairs not in self._known:
+            found: dict[int, list[tuple[int, int, int, int]]] = {}
+            place = self._places()
+            for i, (a, b) in enumerate(pairs):
+                if a == b or a not in place or b not in place or place[a][:2] != place[b][:2]:
+                    continue
+                level, limb, row = place[a]
+                if row < place[b][2]:
+                    raise ValueError(f"joint {a} comes before {b} in their limb: name the lower one first")
+                found.setdefault(level, []).append((i, limb, row, place[b][2]))
+            self._known[pairs] = {level: self._indices(rows) for level, rows in found.items()}
+        return self._known[pairs]
+
+    def _indices(self, rows: list[tuple[int, int, int, int]]) -> tuple[Tensor, ...]:
+        picked, limb, row, column = torch.tensor(rows, device=self.joint.device).T
+        axis = torch.arange(3, device=self.joint.device)
+        return picked, limb[:, None, None], (row[:, None] + axis)[:, :, None], (column[:, None] + axis)[:, None]
+
+    def _places(self) -> dict[int, tuple[int, int, int]]:
+        """Level, limb, and first unknown within it, of each free joint."""
+        place, at = {}, 0
+        for i, level in enumerate(self.limbs.levels):
+            each = (level.size - level.coefficients) // 3
+            for n in range(level.count):
+                for k in range(each):
+                    place[self.limbs.nodes[at] - 1] = (i, n, 3 * k)
+                    at += 1
+        return place
+
+    @cached_property
+    def _known(self) -> dict[tuple[tuple[int, int], ...], dict[int, tuple[Tensor, ...]]]:
+        return {}
 
 
 def blocks(level: Level, start: int, border_rows: Tensor, border_at: Tensor | None, S: Tensor, F: Tensor) -> tuple[Tensor, Tensor]:

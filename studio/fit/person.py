@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -21,7 +22,8 @@ from calibration.cameras import Cameras
 from rigs.anatomy import Anatomy, anatomy
 from rigs.body import Body, Skin
 from rigs.landmarks import landmark_skin
-from studio.fit import contact, initial, pulls
+from studio.fit import contact, initial, learned, pulls
+from studio.fit.bursts import Bursts, parts
 from studio.fit.flesh import Flesh
 from studio.fit.points import Model
 from studio.fit.priors import ExpressionPrior, JointPrior, Priors, Smoothness
@@ -61,6 +63,19 @@ class FitConfig:
     floor: float = 0.0
     """How deep the body may sink below z = 0, m; 0: there is no floor."""
     key_frames: int = 48
+    poses: float = 0.0
+    """How far the joints of a limb may lie off poses that people are known to take, rad; 0 leaves these out."""
+    synergies: float = 0.0
+    """How far fingers may lie off what the fingers of a hand do together, rad; 0 leaves it out."""
+    pose_time: float = 0.5
+    """How long a pose is held, s: what is known of poses and fingers counts once in this time."""
+    bursts: float = 0.0
+    """rad/s^2 of trunk joints, limbs likewise livelier: what one may assume of a part of the body that strikes, and less than usual of one
+    that is held still; 0 keeps the same for all frames."""
+    pose_file: str = ""
+    """What `studio train pose_prior` wrote; the package's own where empty."""
+    mask_shape: bool = False
+    """Whether masks tell of the shape too, where there are any: a network's estimate takes the place of the mean person."""
     """Frames on which the shape is solved."""
     window: int = 256
     """Frames solved together; longer takes are cut into overlapping windows."""
@@ -137,7 +152,9 @@ class Fitter:
         self.scatter = self.scatter.to(self.device)
         self.model = Model(self.body, with_locked_joints(skin, body).to(self.device))
         self.anatomy: Anatomy = anatomy(body).to(self.device)
-        self.priors = Priors(JointPrior(self.anatomy), ExpressionPrior())
+        weight, file = 1 / max(1.0, config.pose_time * self.fps), Path(config.pose_file or learned.FILE)
+        poses = learned.prior(self.anatomy, body.skeleton, config.poses, config.synergies, weight, file)
+        self.priors = Priors(JointPrior(self.anatomy, known=None if poses is None else poses.joints), ExpressionPrior(), poses)
         self.free = torch.ones(self.model.unknowns, dtype=torch.bool, device=self.device)
         for joint in LOCKED:
             j = 3 + 3 * body.skeleton.index(joint)
@@ -192,6 +209,18 @@ class Fitter:
         )
 
     def unseated(self, state: State, views: pulls.Views, shape: Tensor) -> Float[Tensor, "T J"]:
+    def smoothed(self, problem: Problem, state: State) -> tuple[State, Smoothness]:
+        """All frames together; smoothness too, which becomes each part's own in each moment while the fit settles."""
+        usual, config = self.smoothness(), self.config
+        if config.bursts <= 0:
+            return smooth(problem, state, usual, 8), usual
+        part = parts(self.body.skeleton, len(self.body.expression_names)).to(self.device)
+        bursts = Bursts(part, max(1.0, config.bursts / config.joint_acceleration))
+        state = smooth(problem, state, usual, 4)
+        for _ in range(2):
+            state = smooth(problem, state, bursts.adapted(usual, state), 2)
+        return state, bursts.adapted(usual, state)
+
         """Spread of the joints without the seat, m; in double precision: the rest hangs on the hands by priors that these far outweigh."""
         sharp, double = views.to(torch.float64), torch.float64
         model = Model(self.body.to(dtype=double), self.model.skin.to(dtype=double))
@@ -213,7 +242,9 @@ class Fitter:
         blur = self.scatter.cpu() * (observed.cameras.focal.mean(1)[:, None, None] / depth)
         return pulls.Views.undistorted(observed.cameras, pixels, (sigma**2 + blur**2).sqrt()).to(self.device)
 
-    def problem(self, shape: Tensor, views: pulls.Views, kernel: float, planted: Tensor | None = None, face: bool = True) -> Problem:
+    def problem(
+        self, shape: Tensor, views: pulls.Views, kernel: float, planted: Tensor | None = None, face: bool = True
+    ) -> Problem:
         """The objective for one stretch; expression is free only with `face` and where a face was seen."""
 
         def evidence(points: Tensor, frames: slice | Tensor) -> Pull:
@@ -267,18 +298,20 @@ class Fitter:
         pick = good[torch.linspace(0, len(good) - 1, min(self.config.key_frames, len(good))).round().long()]
         some = observed[pick]
         points = some.points[:, self.columns].to(self.device)
-        shape = initial.stature(self.body, self.names, points)
+        likely = likely_shape(self.body, observed) if self.config.mask_shape else None
+        shape = initial.stature(self.body, self.names, points) if likely is None else likely.mean.to(self.device)
         views = self.views(some)
         state = self.alone(self.start(some, shape), views, shape)
-        state, shape, sigma = settle_shape(self.problem(shape, views, self.config.kernel), state, 12)
+        told = None if likely is None else (likely.mean, likely.covariance)
+        state, shape, sigma = settle_shape(self.problem(shape, views, self.config.kernel), state, 12, likely=told)
         return shape, sigma
 
     def stretch(self, observed: Observed, shape: Tensor) -> tuple[State, Tensor, Tensor]:
         """Poses, joint spread and contacts of consecutive frames."""
-        views, smoothness = self.views(observed), self.smoothness()
+        views = self.views(observed)
         state = self.alone(self.start(observed, shape), views, shape)
         problem = self.problem(shape, views, self.config.kernel)
-        state = smooth(problem, state, smoothness, 8)
+        state, smoothness = self.smoothed(problem, state)
         contacts, held = torch.zeros(len(state), 4, device=self.device), None
         if self.config.contact and len(self.feet) == 4 and self.seat is None:
             feet = self.model.place(state, shape).points[:, self.feet]
@@ -296,7 +329,7 @@ class Fitter:
             problem = flesh.joined(problem, self.fleshed, observed.cameras, observed.masks, state.root)
         if held is not None or flesh is not None:
             state = smooth(problem, state, smoothness, 5)
-        sigma = (spread(problem, state, smoothness) ** 2 + self.doubt() ** 2).sqrt()
+        sigma = (spread(replace(problem, priors=self.priors.apart()), state, smoothness) ** 2 + self.doubt() ** 2).sqrt()
         if self.seat is not None:  # held is not seen: neither the seat nor other frames tell where the unseen is
             sigma = (self.unseated(state, views, shape) ** 2 + self.doubt() ** 2).sqrt()
         return state, sigma, contacts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -11,8 +11,35 @@ from torch import Tensor
 from rigs.anatomy import Anatomy
 from studio.fit import lanes
 from studio.fit.layout import Layout
+from studio.fit.learned import PosePrior
 from studio.fit.limbs import Normal
 from studio.fit.state import State
+
+
+@dataclass(frozen=True)
+class Bent:
+    """Joint angles about the anatomical axes; the root's are zero."""
+
+    r: Float[Tensor, "3 J T"]
+    """Rotation vectors, rad."""
+    off: Float[Tensor, "3 J T"]
+    """From the relaxed pose, rad."""
+    over: Float[Tensor, "3 J T"]
+    """Beyond the range, rad."""
+
+    @classmethod
+    def of(cls, state: State, anatomy: Anatomy) -> Bent:
+        """Of a stretch of frames."""
+        r = lanes.log(state.R.permute(2, 3, 1, 0))
+        angle = lanes.carried(anatomy.axes.permute(1, 2, 0)[..., None], r)
+        low, high, mean = (x.T[..., None] for x in (anatomy.low, anatomy.high, anatomy.mean))
+        off, over = angle - mean, (angle - high).clamp_min(0) + (angle - low).clamp_max(0)
+        off[:, 0], over[:, 0] = 0, 0
+        return cls(r, off, over)
+
+    def turn(self, anatomy: Anatomy) -> Float[Tensor, "3 3 J T"]:
+        """How each angle (second axis) changes with a small rotation of its joint."""
+        return lanes.against_left_jacobian(self.r[:, None], anatomy.axes.permute(2, 1, 0)[..., None])
 
 
 @dataclass(frozen=True)
@@ -24,38 +51,26 @@ class JointPrior:
     """Standard deviation of a joint about its relaxed pose, in half-ranges."""
     wall: float = 0.035
     """How far evidence may push a joint beyond its range, rad."""
+    known: Int[Tensor, "n"] | None = None
+    """Joints whose poses were learned: these are hardly drawn to the relaxed pose."""
 
-    def cost(self, state: State) -> Float[Tensor, "T"]:
+    def cost(self, bent: Bent) -> Float[Tensor, "T"]:
         """Negative log of the prior, per frame; the root is free."""
-        _, soft, over, _ = self._angles(state)
-        return 0.5 * ((soft * soft).sum((0, 1)) + (over * over).sum((0, 1)))
+        return 0.5 * ((bent.off / self.width).square().sum((0, 1)) + (bent.over / self.wall).square().sum((0, 1)))
 
-    def terms(self, state: State) -> tuple[Float[Tensor, "3 J T"], Float[Tensor, "3 3 J T"]]:
-        """Gradient and information for the small rotations of every joint."""
-        r, soft, over, sd = self._angles(state)
-        beyond = (over != 0).to(r.dtype)
-        axes = self.anatomy.axes.permute(2, 1, 0)[..., None]  # (3, axis, J, 1)
-        turn = lanes.against_left_jacobian(r[:, None], axes)
-        slope = soft / sd + over / self.wall
-        weight = 1 / sd**2 + beyond / self.wall**2
-        slope[:, 0], weight[:, 0] = 0, 0
-        information = turn.new_empty(3, 3, *r.shape[1:])
-        for a in range(3):
-            for b in range(a, 3):
-                information[a, b] = information[b, a] = (turn[a] * turn[b] * weight).sum(0)
-        return (turn * slope).sum(1), information
+    def terms(self, bent: Bent) -> tuple[Float[Tensor, "3 J T"], Float[Tensor, "3 J T"]]:
+        """Gradient and (diagonal) information for the angles of every joint."""
+        slope = bent.off / self.width**2 + bent.over / self.wall**2
+        weight = 1 / self.width**2 + (bent.over != 0).to(slope.dtype) / self.wall**2
+        weight[:, 0] = 0
+        return slope, weight
 
-    def _angles(self, state: State) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rotation vectors (3, J, T); whitened distance from the relaxed pose and beyond the range, and the prior's width (axis, J, 1)."""
-        a = self.anatomy
-        r = lanes.log(state.R.permute(2, 3, 1, 0))
-        angle = lanes.carried(a.axes.permute(1, 2, 0)[..., None], r)
-        low, high, mean = (x.T[..., None] for x in (a.low, a.high, a.mean))
-        sd = (self.spread * (0.5 * (high - low))).clamp_min(0.02)
-        soft = (angle - mean) / sd
-        over = ((angle - high).clamp_min(0) + (angle - low).clamp_max(0)) / self.wall
-        soft[:, 0], over[:, 0] = 0, 0
-        return r, soft, over, sd
+    @property
+    def width(self) -> Float[Tensor, "3 J 1"]:
+        """Standard deviation of each angle, rad."""
+        half = 0.5 * (self.anatomy.high - self.anatomy.low)
+        width = (self.spread * half).clamp_min(0.02).T[..., None]
+        return width if self.known is None else width.index_copy(1, self.known, 3 * width[:, self.known])
 
 
 @dataclass(frozen=True)
@@ -80,14 +95,38 @@ class Priors:
 
     joints: JointPrior
     expression: ExpressionPrior
+    poses: PosePrior | None = None
 
     def cost(self, state: State) -> Float[Tensor, "T"]:
         """Negative log of the prior, per frame."""
-        return self.joints.cost(state) + self.expression.terms(state)[0]
+        bent = Bent.of(state, self.joints.anatomy)
+        cost = self.joints.cost(bent) + self.expression.terms(state)[0]
+        return cost if self.poses is None else cost + self.poses.cost(bent.off)
+
+    def apart(self) -> Priors:
+        """For what is said of uncertainty: no finger counts on the others."""
+        return self if self.poses is None else replace(self, poses=self.poses.apart())
+
+    def bending(self, state: State, normal: Normal, layout: Layout) -> tuple[Float[Tensor, "3 J T"], Float[Tensor, "3 3 J T"]]:
+        """Gradient and information for the small rotations of every joint; what joins two joints is added to `normal` at once."""
+        bent = Bent.of(state, self.joints.anatomy)
+        turn = bent.turn(self.joints.anatomy)
+        slope, weight = self.joints.terms(bent)
+        information = turn.new_empty(3, 3, *slope.shape[1:])
+        for a in range(3):
+            for b in range(a, 3):
+                information[a, b] = information[b, a] = (turn[a] * turn[b] * weight).sum(0)
+        if self.poses is not None:
+            learned, pairs, blocks = self.poses.terms(bent.off, turn)
+            slope = slope + learned
+            own = [i for i, (a, b) in enumerate(pairs) if a == b]
+            information[:, :, [pairs[i][0] for i in own]] += blocks[:, :, own]
+            layout.add_between(normal.own, pairs, blocks)
+        return (turn * slope).sum(1), information
 
     def added(self, normal: Normal, state: State, layout: Layout) -> Normal:
         """The normal equations with the priors; changes its argument's tensors in place."""
-        slope, information = self.joints.terms(state)
+        slope, information = self.bending(state, normal, layout)
         J, e = state.R.shape[1], layout.limbs.expression_at
         slope, information = slope[:, layout.joint], information[:, :, layout.joint]
         slope[:, layout.translation], information[:, :, layout.translation] = 0, 0
@@ -111,8 +150,8 @@ class Priors:
 class Smoothness:
     """Acceleration of every unknown is Gaussian over time: second differences of position, of joint rotation, of expression."""
 
-    precision: Float[Tensor, "D"]
-    """One over the variance of each unknown's second difference over frames."""
+    precision: Float[Tensor, "*T D"]
+    """One over the variance of each unknown's second difference over frames; for each middle frame, or the same for all."""
 
     @classmethod
     def from_sigmas(cls, position: float, rotations: Float[Tensor, "J"], expression: float, count: int, fps: float) -> Smoothness:
@@ -122,7 +161,7 @@ class Smoothness:
 
     def of(self, columns: Int[Tensor, "F"]) -> Smoothness:
         """For some of the unknowns."""
-        return Smoothness(self.precision[columns])
+        return Smoothness(self.precision[..., columns])
 
     def thinned(self, stride: int) -> Smoothness:
         """For every `stride`-th frame: second differences grow with the square of the spacing."""
@@ -140,7 +179,7 @@ class Smoothness:
         """Negative log likelihood of the stretch's accelerations, each at its middle frame."""
         out = state.root.new_zeros(len(state))
         if len(state) > 2:
-            out[1:-1] = 0.5 * (self.differences(state)[0].square() @ self.precision)
+            out[1:-1] = 0.5 * (self.differences(state)[0].square() * self.precision).sum(1)
         return out
 
     def gradient(self, state: State, exact: bool = True) -> Float[Tensor, "T D"]:
@@ -148,7 +187,7 @@ class Smoothness:
         while neighbours are far apart."""
         T, J = state.R.shape[:2]
         if T < 3:
-            return state.root.new_zeros(T, len(self.precision))
+            return state.root.new_zeros(T, self.precision.shape[-1])
         d, r = self.differences(state)
         pull = d * self.precision
         out = _spread(pull, T)
@@ -181,12 +220,15 @@ class Smoothness:
         sums = torch.cat([torch.zeros_like(data[:1]), data.clamp_min(0).cumsum(0)])
         at = torch.arange(T, device=data.device)
         low, high = (at - reach).clamp_min(0), (at + reach + 1).clamp_max(T)
-        ratio = (sums[high] - sums[low]) / (high - low)[:, None] / self.precision
+        precision = self._of_all(T)
+        ratio = (sums[high] - sums[low]) / (high - low)[:, None] / precision
         few = 2 * 2**0.5 * ratio**0.75
-        return self.precision * few / (1 + few / 6 + 0.35 * ratio**0.25)
+        return precision * few / (1 + few / 6 + 0.35 * ratio**0.25)
 
     def diagonal(self, frames: int) -> Float[Tensor, "T D"]:
         """Diagonal of that matrix."""
+        if self.precision.dim() == 2:
+            return _spread(self.precision, frames, (1, 4, 1))
         count = self.precision.new_zeros(frames)
         if frames >= 3:
             count[2:] += 1
@@ -194,11 +236,18 @@ class Smoothness:
             count[:-2] += 1
         return count[:, None] * self.precision
 
+    def _of_all(self, frames: int) -> Float[Tensor, "*T D"]:
+        """Precision at every frame, those at the ends as their neighbours."""
+        if self.precision.dim() == 1 or not len(self.precision):
+            return self.precision
+        return torch.cat([self.precision[:1], self.precision, self.precision[-1:]])
 
-def _spread(d: Float[Tensor, "T-2 D"], frames: int) -> Float[Tensor, "T D"]:
-    """Transpose of taking second differences."""
+
+def _spread(d: Float[Tensor, "T-2 D"], frames: int, weight: tuple[float, float, float] = (1, -2, 1)) -> Float[Tensor, "T D"]:
+    """Transpose of taking second differences, or with other weights of the three frames."""
     out = d.new_zeros(frames, d.shape[1])
-    out[2:] += d
-    out[1:-1].sub_(d, alpha=2)
-    out[:-2] += d
+    if frames >= 3:
+        out[2:].add_(d, alpha=weight[2])
+        out[1:-1].add_(d, alpha=weight[1])
+        out[:-2].add_(d, alpha=weight[0])
     return out

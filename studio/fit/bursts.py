@@ -1,0 +1,60 @@
+"""Smoothness that knows a strike from a held pose: how lively each limb is in each moment, from how it moved in a first fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from rigs.skeleton import Skeleton
+from studio.fit.priors import Smoothness
+from studio.fit.state import State
+
+PARTS = {
+    "arm": ("Shoulder", "Arm", "ForeArm", "Hand"),
+    "leg": ("UpLeg", "Leg", "Foot", "ToeBase"),
+}
+TRUST = 0.25
+"""How many accelerations of one standard deviation are believed beforehand: what moves less is up to the square root of
+(1 + 1/TRUST) = 2.2 times smoother than usual."""
+REACH = 2
+"""Frames on either side that share one liveliness."""
+
+
+def parts(skeleton: Skeleton, coefficients: int) -> Int[Tensor, "D"]:
+    """Which part of the body each unknown is of: 0 the trunk, then arms, hands and legs of either side, last the face."""
+    found: dict[str, int] = {"": 0}
+
+    def part(name: str) -> int:
+        side = next((s for s in ("Left", "Right") if name.startswith(s)), "")
+        own = name.removeprefix(side)
+        limb = next((k for k, joints in PARTS.items() if own in joints), "hand" if own.startswith("Hand") else None)
+        return 0 if limb is None else found.setdefault(side + limb, len(found))
+
+    joints = torch.tensor([part(n) for n in skeleton.names]).repeat_interleave(3)
+    return torch.cat([torch.zeros(3, dtype=torch.long), joints, torch.full((coefficients,), len(found))])
+
+
+@dataclass(frozen=True)
+class Bursts:
+    """Student's t over the accelerations of a part of the body in a few frames: weights as in iterated least squares (Lange, Little and
+    Taylor 1989), within bounds."""
+
+    part: Int[Tensor, "D"]
+    ceiling: float
+    """How much livelier than usual a part may become."""
+
+    def adapted(self, smoothness: Smoothness, state: State) -> Smoothness:
+        """The smoothness of a stretch that moves about as `state` does; `smoothness` is the usual one, the same for all frames."""
+        if len(state) < 3:
+            return smoothness
+        square = smoothness.differences(state)[0].square() * smoothness.precision
+        moving = square > 0  # what is locked says nothing
+        count = int(self.part.max()) + 1
+        sums = lambda x: x.new_zeros(len(x), count).index_add(1, self.part, x)  # noqa: E731
+        mean = sums(square) / sums(moving.to(square.dtype)).clamp_min(1)
+        near = torch.nn.functional.avg_pool1d(mean.T[None], 2 * REACH + 1, 1, REACH, count_include_pad=False)[0].T
+        weight = ((TRUST + 1) / (TRUST + near)).clamp_min(1 / self.ceiling**2)
+        return Smoothness(smoothness.precision * weight[:, self.part])
