@@ -62,7 +62,6 @@ class FitConfig:
     """How deep limbs may sink into each other, m; 0: they may."""
     floor: float = 0.0
     """How deep the body may sink below z = 0, m; 0: there is no floor."""
-    key_frames: int = 48
     poses: float = 0.0
     """How far the joints of a limb may lie off poses that people are known to take, rad; 0 leaves these out."""
     synergies: float = 0.0
@@ -74,8 +73,7 @@ class FitConfig:
     that is held still; 0 keeps the same for all frames."""
     pose_file: str = ""
     """What `studio train pose_prior` wrote; the package's own where empty."""
-    mask_shape: bool = False
-    """Whether masks tell of the shape too, where there are any: a network's estimate takes the place of the mean person."""
+    key_frames: int = 48
     """Frames on which the shape is solved."""
     window: int = 256
     """Frames solved together; longer takes are cut into overlapping windows."""
@@ -208,7 +206,6 @@ class Fitter:
             c.root_acceleration, c.joint_acceleration * each, c.expression_acceleration, len(self.body.expression_names), self.fps
         )
 
-    def unseated(self, state: State, views: pulls.Views, shape: Tensor) -> Float[Tensor, "T J"]:
     def smoothed(self, problem: Problem, state: State) -> tuple[State, Smoothness]:
         """All frames together; smoothness too, which becomes each part's own in each moment while the fit settles."""
         usual, config = self.smoothness(), self.config
@@ -221,6 +218,7 @@ class Fitter:
             state = smooth(problem, state, bursts.adapted(usual, state), 2)
         return state, bursts.adapted(usual, state)
 
+    def unseated(self, state: State, views: pulls.Views, shape: Tensor) -> Float[Tensor, "T J"]:
         """Spread of the joints without the seat, m; in double precision: the rest hangs on the hands by priors that these far outweigh."""
         sharp, double = views.to(torch.float64), torch.float64
         model = Model(self.body.to(dtype=double), self.model.skin.to(dtype=double))
@@ -242,9 +240,7 @@ class Fitter:
         blur = self.scatter.cpu() * (observed.cameras.focal.mean(1)[:, None, None] / depth)
         return pulls.Views.undistorted(observed.cameras, pixels, (sigma**2 + blur**2).sqrt()).to(self.device)
 
-    def problem(
-        self, shape: Tensor, views: pulls.Views, kernel: float, planted: Tensor | None = None, face: bool = True
-    ) -> Problem:
+    def problem(self, shape: Tensor, views: pulls.Views, kernel: float, planted: Tensor | None = None, face: bool = True) -> Problem:
         """The objective for one stretch; expression is free only with `face` and where a face was seen."""
 
         def evidence(points: Tensor, frames: slice | Tensor) -> Pull:
@@ -298,12 +294,10 @@ class Fitter:
         pick = good[torch.linspace(0, len(good) - 1, min(self.config.key_frames, len(good))).round().long()]
         some = observed[pick]
         points = some.points[:, self.columns].to(self.device)
-        likely = likely_shape(self.body, observed) if self.config.mask_shape else None
-        shape = initial.stature(self.body, self.names, points) if likely is None else likely.mean.to(self.device)
+        shape = initial.stature(self.body, self.names, points)
         views = self.views(some)
         state = self.alone(self.start(some, shape), views, shape)
-        told = None if likely is None else (likely.mean, likely.covariance)
-        state, shape, sigma = settle_shape(self.problem(shape, views, self.config.kernel), state, 12, likely=told)
+        state, shape, sigma = settle_shape(self.problem(shape, views, self.config.kernel), state, 12)
         return shape, sigma
 
     def stretch(self, observed: Observed, shape: Tensor) -> tuple[State, Tensor, Tensor]:
