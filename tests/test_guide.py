@@ -13,8 +13,8 @@ from studio.guide import HANDS, Guide, K, stacked
 FPS = 30.0
 DATA = Path(os.environ.get("STUDIO_DATA", Path(__file__).parents[2] / "shared" / "data")) / "pose2sim_single"
 JOINTS = {"shoulder": (0.18, 0, 1.4), "elbow": (0.24, 0, 1.12), "wrist": (0.26, 0.06, 0.88), "hip": (0.1, 0, 0.92),
-          "knee": (0.11, 0.02, 0.5), "ankle": (0.12, 0, 0.08), "eye": (0.03, 0.09, 1.63), "ear": (0.07, 0, 1.6), "big_toe": (0.13, 0.16, 0.02),
-          "small_toe": (0.17, 0.13, 0.02), "heel": (0.12, -0.06, 0.03)}  # fmt: skip
+          "knee": (0.11, 0.02, 0.5), "ankle": (0.12, 0, 0.08), "eye": (0.03, 0.09, 1.63), "ear": (0.07, 0, 1.6),
+          "big_toe": (0.13, 0.16, 0.02), "small_toe": (0.17, 0.13, 0.02), "heel": (0.12, -0.06, 0.03)}  # fmt: skip
 
 
 def walker(frames, speed=1.2, seed=0):
@@ -108,7 +108,8 @@ def test_a_hand_behind_the_back_or_outside_the_picture_needs_no_look():
     hand, chest = HANDS["left"], truth[:, [K[f"{s}_{n}"] for s in ("left", "right") for n in ("shoulder", "hip")]].mean(1)
     behind = truth.copy()
     away = chest[0] - cameras.position[0].numpy()
-    behind[:, hand] += (chest + 0.3 * away / np.linalg.norm(away) - truth[:, hand].mean(1))[:, None]
+    palm = truth[:, hand] - truth[:, hand].mean(1, keepdims=True)
+    behind[:, hand] = 0.8 * palm + (chest + 0.35 * away / np.linalg.norm(away))[:, None]
     behind[:, K["left_wrist"]] = behind[:, hand.start]
     _, hints, _ = fed(cameras, behind)
     assert hints[0][0].misses("left") and not hints[2][0].misses("left")  # the third camera stands opposite the first

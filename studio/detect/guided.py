@@ -15,14 +15,14 @@ from jaxtyping import UInt8
 from studio.detect.landmarks import BODY, SIDES, FaceSight, HandSight, Sight, whole_body
 from studio.detect.mediapipe import Mediapipe, Person, Pyramid, _credible, _same
 from studio.detect.networks import PoseSight
-from studio.detect.parts import ARM, PRESENT, SMALLEST, face_of, hands_of, next_regions
+from studio.detect.parts import ARM, PRESENT, SMALLEST, SURE, face_of, hands_of, next_regions
 from studio.detect.regions import Array, Region, around_body, around_hand, halvings, paste
 from studio.guide import LIMBS, Hint, K
 
 LOOKED = list(BODY.values())
 EXPECTED = [K[name] for name in BODY]
 """The same points among the pose landmarks and among a hint's keypoints."""
-APART, OFF = 0.25, 0.12
+APART, OFF = 0.25, 0.06
 """m: how far a body's limbs, and a hand's points, may lie from where they are expected."""
 RARELY = 3
 """Searches of the whole image are so many times rarer while everybody expected is seen."""
@@ -110,7 +110,7 @@ class Guided(Mediapipe):
             if hint.misses(own):
                 continue
             points = hint.hand(own)
-            if np.isfinite(points).all() and (hand := self._expected_hand(pyramid, points, hint.scale)) is not None:
+            if np.isfinite(points).all() and (hand := self._expected_hand(pyramid, points, hint.scale, person.hands.get(side))):
                 found[side] = hand
         left = [s for s in SIDES if s not in found and not hint.misses(other[s] if crossed else s)]
         if left:
@@ -120,12 +120,25 @@ class Guided(Mediapipe):
                 found |= {s: more[s] for s in left if s in more and not _taken(more[s], found)}
         return {s: found[s] for s in SIDES if s in found}
 
-    def _expected_hand(self, pyramid: Pyramid, points: Array, scale: float) -> HandSight | None:
-        region = around_hand(points)
-        if region.size < SMALLEST:
+    def _expected_hand(self, pyramid: Pyramid, points: Array, scale: float, before: Region | None) -> HandSight | None:
+        """The hand that must be there: where this view itself saw it last, and where the other views put it if that leaves doubt."""
+        best: HandSight | None = None
+        for region in (before, around_hand(points)):
+            hand = self._looked(pyramid, region, points, OFF * scale)
+            if hand is not None and before is None:  # a first look is refined by a second one, centred
+                hand = self._looked(pyramid, around_hand(hand.points), points, OFF * scale) or hand
+            if hand is not None and (best is None or hand.presence > best.presence):
+                best = hand
+            if best is not None and best.presence >= SURE:
+                break
+        return best
+
+    def _looked(self, pyramid: Pyramid, region: Region | None, points: Array, reach: float) -> HandSight | None:
+        """The hand in a region, if there is one within `reach` px of these points."""
+        if region is None or region.size < SMALLEST:
             return None
         hand = HandSight(*self._networks.hand(pyramid, region), region.size)
-        near = float(np.linalg.norm(hand.points - points, axis=1).mean()) < OFF * scale
+        near = float(np.linalg.norm(hand.points - points, axis=1).mean()) < reach
         return hand if hand.presence >= PRESENT and near else None
 
 
