@@ -1,6 +1,6 @@
 # make demo   install, render a virtual capture, run the whole job on it, measure it against the truth
 # make test   install with the developers' tools, run the tests
-# make verify-export   install Blender as a package beside the project, compare animation files after re-import
+# make verify-export   install Blender as a package beside the project, compare animation files after re-import; a stopped run goes on
 # make clean  remove the environment and the demo's results
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12,$(shell command -v $(p))))
@@ -8,6 +8,7 @@ TORCH ?= torch==2.13.0
 OUT ?= demo
 VENV := .venv
 BIN := $(VENV)/bin
+VERIFIED ?= $(VENV)-blender/export.json
 BLENDER ?= $(VENV)-blender/bin/python
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
@@ -29,7 +30,7 @@ check: $(VENV)/ready-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 verify-export: $(VENV)/ready-dev $(BLENDER)
-	$(BIN)/python verify/export.py --blender $(BLENDER)
+	$(BIN)/python verify/export.py --blender $(BLENDER) $(if $(shell command -v blender),--system-blender blender) --results $(VERIFIED)
 
 # Blender needs an older numpy than the studio, and this one Python alone.
 $(VENV)-blender/bin/python:

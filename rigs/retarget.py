@@ -37,7 +37,7 @@ class Options:
     hands: Hands = "body"
     """Where hands must be: "body" where they were relative to the shoulders, "world" where they were in the (scaled) room, "off" as the
     arms' angles put them."""
-    root: Root = "floor"
+    root: Root = "hips"
     """Joints above the hips go along on the floor and turn as the hips head ("floor"), or stay as they rest ("hips"); "in_place": they
     stay, and the performance is brought back to them."""
     scale: float | None = None

@@ -219,7 +219,7 @@ def test_twice_the_size_makes_twice_the_way(shaped, performed):
 def test_games_bones_follow_hands_and_feet_and_the_root_stays_on_the_floor(shaped, performed):
     source, character = performed("walk"), preset.named("ue5_manny", shaped, mesh=False)
     mapping = mapped(character)
-    clip, _ = retarget(source, character, mapping)
+    clip, _ = retarget(source, character, mapping, Options(root="floor"))
     R, p = character.world(clip)
     for follower, leader in (("ik_foot_l", "foot_l"), ("ik_hand_r", "hand_r"), ("ik_hand_gun", "hand_r")):
         a, b = character.index(follower), character.index(leader)

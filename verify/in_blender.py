@@ -1,7 +1,7 @@
 """Opens animation files in Blender (package bpy, an environment of its own) and compares them with what they should show.
 
-`python verify/in_blender.py JOBS.json RESULTS.json`; `verify/export.py` writes the one and reads the other. Nothing of the studio is
-imported. Blender's world is the studio's: metres, z up.
+`python verify/in_blender.py JOBS.json RESULTS.json`, or `blender -b --python verify/in_blender.py -- JOBS.json RESULTS.json`;
+`verify/export.py` writes the one and reads the other. Nothing of the studio is imported. Blender's world is the studio's: metres, z up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import numpy as np
 
 def main() -> None:
     """All jobs; one result each."""
-    jobs = json.loads(Path(sys.argv[1]).read_text())
+    tasks, out = (Path(name) for name in sys.argv[-2:])
+    jobs = json.loads(tasks.read_text())
     results = []
     for job in jobs:
         begin = time.perf_counter()
@@ -29,7 +30,8 @@ def main() -> None:
         except Exception as error:
             results.append({"failed": f"{type(error).__name__}: {error}"})
         results[-1]["seconds"] = time.perf_counter() - begin
-        Path(sys.argv[2]).write_text(json.dumps(results))
+        results[-1]["program"] = f"Blender {bpy.app.version_string}"
+        out.write_text(json.dumps(results))
         print(job["title"], results[-1], flush=True)
 
 
@@ -40,7 +42,7 @@ def opened(job: dict[str, Any]) -> None:
     path, importer = job["path"], job["importer"]
     if importer in ("glb", "usd"):  # these follow the scene's rate; glTF's goes wrong by fps_base
         render.fps, render.fps_base = round(job["fps"]), 1.0 if importer == "glb" else round(job["fps"]) / job["fps"]
-    if importer == "fbx":
+    if importer in ("fbx", "fbx-system"):
         bpy.ops.import_scene.fbx(filepath=path, ignore_leaf_bones=False, automatic_bone_orientation=False)
     elif importer == "fbx-cpp":
         bpy.ops.wm.fbx_import(filepath=path)
@@ -58,7 +60,8 @@ def checked(job: dict[str, Any]) -> dict[str, Any]:
     render = bpy.context.scene.render
     rate = render.fps / render.fps_base
     armatures = [o for o in bpy.data.objects if o.type == "ARMATURE"]
-    found: dict[str, Any] = {"joints": 0.0, "mesh": 0.0, "rest": 0.0, "rate": rate, "actions": [a.name for a in bpy.data.actions]}
+    found: dict[str, Any] = {"rate": rate, "actions": [a.name for a in bpy.data.actions], "compared": job["frames"]}
+    found |= dict.fromkeys(("joints", "mesh", "rest", "scale"), 0.0)
     found["begins"] = min(a.frame_range[0] for a in bpy.data.actions)
     found["morphs"] = sorted({k.name for mesh in bpy.data.shape_keys for k in mesh.key_blocks if k.name != mesh.reference_key.name})
     # Blender's older FBX importer takes 29.97 for 30 when it places keys, so the step between frames is measured.
@@ -83,20 +86,20 @@ def compared(job: dict[str, Any], actor: dict[str, Any], reference: Any, armatur
     """Largest distances of one actor, mm."""
     scene, bones = bpy.context.scene, [armature.pose.bones[prefixed(actor, n, armature)] for n in actor["joints"]]
     meshes = [o for o in bpy.data.objects if o.type == "MESH" and o.find_armature() is armature]
-    modifiers = [m for o in meshes for m in o.modifiers]
-    worst = {"joints": 0.0, "mesh": 0.0, "rest": 0.0}
+    worst = dict.fromkeys(("joints", "mesh", "rest", "scale"), 0.0)
     heads = np.array([armature.matrix_world @ bone.bone.head_local for bone in bones])
     if job["importer"] == "bvh":  # whose top joint has no place of its own at rest
         heads = heads - heads[0] + reference["rest"][0]
     worst["rest"] = distance(heads, reference["rest"])
-    for modifier in modifiers:
-        modifier.show_viewport = False
-    for t in range(0, len(reference["joints"]), job["stride"]):
+    for drawn in meshes:  # skins cost most of a frame's time
+        drawn.hide_viewport = True
+    for t, wanted in enumerate(reference["joints"]):
         moment(scene, first + t * step)
         found = np.array([armature.matrix_world @ bone.head for bone in bones])
-        worst["joints"] = max(worst["joints"], distance(found, reference["joints"][t]))
-    for modifier in modifiers:
-        modifier.show_viewport = True
+        worst["joints"] = max(worst["joints"], distance(found, wanted))
+    worst["scale"] = max(abs(part - 1) for bone in bones for part in bone.scale)
+    for drawn in meshes:
+        drawn.hide_viewport = False
     vertices = [nearest(o, reference["bound"]) for o in meshes]
     for t, wanted in zip(actor["mesh_frames"], reference["mesh"]):
         moment(scene, first + t * step)

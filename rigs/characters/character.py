@@ -46,6 +46,8 @@ class Mesh:
     weights: Float[Tensor, "V J"] | None
     """How much each joint of the character moves each point, as the file has it: rows should sum to one. None without a skin."""
     morphs: tuple[str, ...] = ()
+    shapes: Float[Tensor, "M V 3"] | None = None
+    """How far each morph moves each point when it is full, m. None where only the names are known: files that are read keep them."""
 
 
 @dataclass(frozen=True)

@@ -146,4 +146,7 @@ def _mesh(shaped: Shaped, R: Tensor, p: Tensor, listed: Mapping[str, tuple[Any, 
         while skeleton.names[at] not in place:
             at = skeleton.parents[at]
         weights[:, place[skeleton.names[at]]] += skin.weights[:, j].float()
-    return Mesh("body", _skinned(shaped, R, p), shaped.body.triangles, weights)
+    names, basis = shaped.body.expression_names, skin.expression_basis.double().permute(2, 0, 1)
+    blended = (skin.weights.double() @ R.flatten(1)).unflatten(1, (3, 3))
+    shapes = (blended @ basis[..., None])[..., 0] if names else None
+    return Mesh("body", _skinned(shaped, R, p), shaped.body.triangles, weights, names, shapes)

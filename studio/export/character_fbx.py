@@ -20,7 +20,7 @@ from rigs.characters.character import Character, Clip, Mesh, forward
 from rigs.characters.fbx import Joints, joints_of, unscaled
 from rigs.characters.fbx_nodes import CREATION_TIME, FILE_ID, VERSION, Int, Node, save
 from rigs.characters.fbx_scene import Model, Scene, joined, label
-from studio.export.fbx import TICKS, Curves, Objects, definitions, head, span, takes, time_mode
+from studio.export.fbx import TICKS, Curves, Objects, definitions, face_shapes, head, span, takes, time_mode
 from studio.export.mesh import influences
 from studio.export.timecode import drops
 
@@ -38,7 +38,7 @@ def write(path: Path, character: Character, clip: Clip, morphs: Weights | None =
     """Write a clip of a character: into a copy of its own FBX where it came from one, else into a new file."""
     if Path(character.source.path).suffix.lower() == ".fbx" and character.source.path:
         return rewritten(path, Path(character.source.path), clip, morphs or {})
-    return built(path, character, clip)
+    return built(path, character, clip, morphs or {})
 
 
 def _ticks(clip: Clip) -> np.ndarray:
@@ -163,15 +163,18 @@ def _with_settings(node: Node, values: Mapping[str, object]) -> Node:
     return Node(node.name, node.properties, children)
 
 
-def built(path: Path, character: Character, clip: Clip) -> Path:
-    """A new FBX of a character's skeleton, skins and one clip."""
+def built(path: Path, character: Character, clip: Clip, morphs: Weights) -> Path:
+    """A new FBX of a character's skeleton, skins, face shapes and one clip."""
     scene, ticks = Objects(), _ticks(clip)
     R_rest, p_rest = (Y_UP.T @ character.rest[0], CENTIMETRES * character.rest[1] @ Y_UP)
     models = _joints(scene, character)
-    skinned = [m for m in character.meshes if m.weights is not None]
-    for mesh in skinned:
-        _skinned(scene, mesh, models, R_rest, p_rest, character.joints)
+    channels: dict[int, str] = {}
+    for mesh in (m for m in character.meshes if m.weights is not None):
+        channels |= _skinned(scene, mesh, models, R_rest, p_rest, character.joints)
     curves = Curves.of(scene, clip.name, ticks)
+    for channel, name in channels.items():
+        if name in morphs:
+            curves.on(channel, "DeformPercent", "DeformPercent", {"DeformPercent": 100 * morphs[name].double().numpy()})
     own = torch.stack([_own(character, j) for j in range(len(character))])
     top = torch.tensor([up < 0 for up in character.parents])
     turned = own.mT @ torch.where(top[:, None, None], Y_UP.T @ clip.R_parent_joint, clip.R_parent_joint)
@@ -230,8 +233,8 @@ def _flat(values: Tensor) -> np.ndarray:
     return values.double().numpy().ravel()
 
 
-def _skinned(scene: Objects, mesh: Mesh, models: list[int], R: Tensor, p: Tensor, names: tuple[str, ...]) -> None:
-    """A mesh bound to the joints in the rest pose."""
+def _skinned(scene: Objects, mesh: Mesh, models: list[int], R: Tensor, p: Tensor, names: tuple[str, ...]) -> dict[int, str]:
+    """A mesh bound to the joints in the rest pose; its face shapes by the ids of their channels."""
     assert mesh.weights is not None
     geometry, node = scene.object("Geometry", mesh.name, "Geometry", "Mesh")
     points, corners = CENTIMETRES * mesh.points.double() @ Y_UP, mesh.triangles.numpy().astype(np.int32)
@@ -255,6 +258,9 @@ def _skinned(scene: Objects, mesh: Mesh, models: list[int], R: Tensor, p: Tensor
     node.fill(Version=Int(101), Link_DeformAcuracy=50.0)  # the format's own spelling
     scene.connect(skin, geometry)
     _clusters(scene, mesh, skin, drawn, models, R, p, names)
+    if mesh.shapes is None:
+        return {}
+    return dict(zip(face_shapes(scene, mesh.morphs, mesh.shapes.double() @ Y_UP, geometry), mesh.morphs))
 
 
 def _clusters(scene: Objects, mesh: Mesh, skin: int, drawn: int, models: list[int], R: Tensor, p: Tensor, names: tuple[str, ...]) -> None:

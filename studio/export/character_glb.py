@@ -31,7 +31,7 @@ def write(path: Path, character: Character, clip: Clip, morphs: Weights | None =
     """Write a clip of a character: into a copy of its own glTF where it came from one, else into a new file."""
     if Path(character.source.path).suffix.lower() in (".glb", ".gltf"):
         return rewritten(path, Path(character.source.path), clip, morphs or {})
-    return built(path, character, clip)
+    return built(path, character, clip, morphs or {})
 
 
 def rewritten(path: Path, original: Path, clip: Clip, morphs: Weights) -> Path:
@@ -62,10 +62,15 @@ def rewritten(path: Path, original: Path, clip: Clip, morphs: Weights) -> Path:
     for i, node in enumerate(source.listed("nodes")):
         names = morphs_of(source.listed("meshes")[node["mesh"]]) if "mesh" in node else ()
         if any(name in morphs for name in names):
-            animated.faces(i, torch.stack([morphs.get(name, torch.zeros(clip.frames)).float() for name in names], 1))
+            animated.faces(i, _weights(names, morphs, clip))
     file.document["animations"] = [animated.entry]
     file.save(path)
     return path
+
+
+def _weights(names: tuple[str, ...], morphs: Weights, clip: Clip) -> Float[Tensor, "T M"]:
+    """Weights of all of a mesh's morphs, nothing for those that nobody moves."""
+    return torch.stack([morphs.get(name, torch.zeros(clip.frames)).float() for name in names], 1)
 
 
 def _opened_up(node: dict[str, Any], size: Float[Tensor, "3"]) -> None:
@@ -122,8 +127,8 @@ def _xyzw(R: Float[Tensor, "T 3 3"]) -> Float[Tensor, "T 4"]:
     return continuous(rotation.quaternion(R)[:, None])[:, 0][:, [1, 2, 3, 0]]
 
 
-def built(path: Path, character: Character, clip: Clip) -> Path:
-    """A new GLB of a character's skeleton, skins and one clip; metres, y up, facing +z."""
+def built(path: Path, character: Character, clip: Clip, morphs: Weights) -> Path:
+    """A new GLB of a character's skeleton, skins, face shapes and one clip; metres, y up, facing +z."""
     file = GltfWriter(document={"asset": {"version": "2.0", "generator": "mocap-studio"}, "scene": 0, "scenes": [{"nodes": []}]})
     animated = _Animated(file, clip)
     for j, (name, up) in enumerate(zip(character.joints, character.parents)):
@@ -140,14 +145,16 @@ def built(path: Path, character: Character, clip: Clip) -> Path:
         if float((place - still).abs().max()) > STILL:
             animated.places(j, place)
     for mesh in (m for m in character.meshes if m.weights is not None):
-        _skinned(file, mesh, character)
+        node = _skinned(file, mesh, character)
+        if mesh.shapes is not None and any(name in morphs for name in mesh.morphs):
+            animated.faces(node, _weights(mesh.morphs, morphs, clip))
     file.document["animations"] = [animated.entry]
     file.save(path)
     return path
 
 
-def _skinned(file: GltfWriter, mesh: Mesh, character: Character) -> None:
-    """A mesh bound to the joints in the rest pose; it lies at the scene's root."""
+def _skinned(file: GltfWriter, mesh: Mesh, character: Character) -> int:
+    """A mesh bound to the joints in the rest pose; it lies at the scene's root. Its node."""
     assert mesh.weights is not None
     points = mesh.points.double() @ Y_UP
     which, share = influences(mesh.weights.double())
@@ -159,10 +166,17 @@ def _skinned(file: GltfWriter, mesh: Mesh, character: Character) -> None:
         attributes[f"JOINTS_{n}"] = file.accessor(which[:, 4 * n : 4 * n + 4].numpy().astype(np.uint16), VERTICES)
         attributes[f"WEIGHTS_{n}"] = file.accessor(share[:, 4 * n : 4 * n + 4].float().numpy(), VERTICES)
     corners = file.accessor(mesh.triangles.flatten().numpy().astype(np.uint32), 34963)
-    drawn = file.listed("meshes", {"name": mesh.name, "primitives": [{"attributes": attributes, "indices": corners}]})
+    primitive: dict[str, Any] = {"attributes": attributes, "indices": corners}
+    entry: dict[str, Any] = {"name": mesh.name, "primitives": [primitive]}
+    if mesh.shapes is not None:
+        primitive["targets"] = [{"POSITION": file.sparse((moved.double() @ Y_UP).float().numpy())} for moved in mesh.shapes]
+        entry |= {"weights": [0.0] * len(mesh.morphs), "extras": {"targetNames": list(mesh.morphs)}}
+    drawn = file.listed("meshes", entry)
     R, p = character.rest
     bind = torch.eye(4, dtype=torch.float64).repeat(len(character), 1, 1)
     bind[:, :3, :3], bind[:, :3, 3] = Y_UP.T @ R, p @ Y_UP
     inverse = file.accessor(torch.linalg.inv(bind).mT.flatten(1).float().numpy())
     skin = file.listed("skins", {"joints": list(range(len(character))), "inverseBindMatrices": inverse})
-    file.document["scenes"][0]["nodes"].append(file.listed("nodes", {"name": mesh.name, "mesh": drawn, "skin": skin}))
+    node = file.listed("nodes", {"name": mesh.name, "mesh": drawn, "skin": skin})
+    file.document["scenes"][0]["nodes"].append(node)
+    return node

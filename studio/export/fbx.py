@@ -23,7 +23,7 @@ from studio.export.animation import Character
 from studio.export.fbx_document import TICKS, Curves, Objects, definitions, head, span, takes, time_mode
 from studio.export.mesh import Mesh, surface
 
-__all__ = ["TICKS", "Curves", "Objects", "Options", "definitions", "head", "span", "takes", "time_mode", "write"]
+__all__ = ["TICKS", "Curves", "Objects", "Options", "definitions", "face_shapes", "head", "span", "takes", "time_mode", "write"]
 
 CENTIMETRES = 100.0
 FOOT_CURVES = ("contact_left_heel", "contact_left_toe", "contact_right_heel", "contact_right_toe")
@@ -86,7 +86,7 @@ def _character(scene: Objects, character: Character, prefix: str, curves: Curves
     mesh = surface(character, split=False)
     drawn, geometry = _mesh(scene, character.actor, mesh)
     _skin(scene, character, mesh, joints, drawn, geometry)
-    channels = _face_shapes(scene, mesh, character.shaped.body.expression_names, geometry)
+    channels = face_shapes(scene, character.shaped.body.expression_names, mesh.expressions, geometry)
     _animate(curves, character, joints, channels, options)
     if options.measures:
         _measures(curves, scene, character, joints)
@@ -198,15 +198,15 @@ def _skin(scene: Objects, character: Character, mesh: Mesh, joints: list[int], d
         scene.connect(joints[j], cluster)
 
 
-def _face_shapes(scene: Objects, mesh: Mesh, names: tuple[str, ...], geometry: int) -> list[int]:
-    """Ids of the channels whose percentage drives each face shape."""
+def face_shapes(scene: Objects, names: tuple[str, ...], shapes: Float[Tensor, "E P 3"], geometry: int) -> list[int]:
+    """Ids of the channels whose percentage drives each face shape of a mesh; `shapes` are in the file's axes, m."""
     if not names:
         return []
     blend, node = scene.object("Deformer", "face", "Deformer", "BlendShape")
     node.fill(Version=Int(100))
     scene.connect(blend, geometry)
     channels: list[int] = []
-    for name, moved in zip(names, mesh.expressions):
+    for name, moved in zip(names, shapes):
         rows = (moved.abs().amax(1) > STILL).nonzero()[:, 0]
         rows = rows if len(rows) else torch.zeros(1, dtype=torch.long)
         shape, node = scene.object("Geometry", name, "Geometry", "Shape")
