@@ -37,6 +37,7 @@ PROOF = {
     ("usd", "root bone"): ROOTED,
     ("usd", "timecode"): "test_export_usd::test_unit_axis_and_rate_stand_in_the_file",
     ("usd", "`--fps`"): RATES,
+    ("usd", "fewer keys"): "test_export_usd::test_fewer_keys_keep_every_frame_within_the_stated_error",
     ("npz", "motion"): "test_export_amass::test_the_smplx_package_plays_the_file_to_the_same_vertices",
     ("npz", "face"): "test_export_amass::test_the_smplx_package_plays_the_file_to_the_same_vertices",
     ("arkit", "motion"): "test_export_face::test_head_and_eyes_turn_about_their_own_axes",

@@ -123,6 +123,25 @@ def test_actors_of_one_file_keep_apart_and_keep_letters_of_all_scripts(scene, tm
         assert np.abs(skinned(query, target, 40) - y_up(posed.vertices()[40]).numpy()).max() < 1e-5
 
 
+def test_fewer_keys_keep_every_frame_within_the_stated_error(scene, tmp_path):
+    body, moved = scene
+    # slowly moved, for all joints share their keys: the quickest decides
+    slow = replace(moved, rotation=0.1 * moved.rotation, translation=0.2 * moved.translation, expression=0.1 * moved.expression)
+    shown = character(slow, body)
+    whole, few = usd.write(tmp_path / "all.usdc", [shown]), usd.write(tmp_path / "few.usdc", [shown], "take", 0, 0.5, 2.0)
+    stages = [Usd.Stage.Open(str(path)) for path in (whole, few)]
+    keyed = [UsdSkel.Animation(stage.GetPrimAtPath("/ann/skeleton/take")) for stage in stages]
+    for name, most in (("GetRotationsAttr", 45), ("GetTranslationsAttr", 45), ("GetBlendShapeWeightsAttr", 55)):
+        counts = [len(getattr(k, name)().GetTimeSamples()) for k in keyed]
+        assert counts[0] == 61 and 1 < counts[1] < most
+    for t in range(61):
+        turns = [np.array([[q.GetReal(), *q.GetImaginary()] for q in k.GetRotationsAttr().Get(t)]) for k in keyed]
+        cosine = np.abs((turns[0] * turns[1]).sum(1)) / np.linalg.norm(turns[0], axis=1) / np.linalg.norm(turns[1], axis=1)
+        assert np.degrees(2 * np.arccos(cosine.clip(0, 1))).max() <= 0.5 + 0.05  # arccos of single precision near 1
+        places = [np.array(k.GetTranslationsAttr().Get(t)) for k in keyed]
+        assert np.linalg.norm(places[0] - places[1], axis=1).max() <= 0.2
+
+
 def test_a_missing_library_is_named_with_its_extra(scene, tmp_path, monkeypatch):
     body, moved = scene
     monkeypatch.setitem(__import__("sys").modules, "pxr", None)

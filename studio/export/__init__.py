@@ -56,9 +56,10 @@ class ExportConfig:
     loop: float = 0.0
     """Seconds at the end that lead back into the first frame; 0 for none."""
     reduce_degrees: float = 0.0
-    """Leave out keys of FBX and GLB as long as no joint's rotation is missed by more than this; 0 keeps a key on every frame."""
+    """Leave out keys of FBX, GLB and USD as long as no joint's rotation is missed by more than this (degrees); 0 keeps a key on every
+    frame. BVH cannot leave any out."""
     reduce_mm: float = 0.0
-    """The same for positions."""
+    """The same for positions, mm."""
     actors: Literal["each", "one"] = "each"
     """FBX, GLB and USD: one file for each actor, or one for all of a take, `together`."""
     timeline: Literal["timecode", "zero"] = "timecode"
@@ -123,7 +124,7 @@ def _fbx(performances: Sequence[Performance], name: str, folder: Path, config: E
 def _usd(performances: Sequence[Performance], name: str, folder: Path, config: ExportConfig) -> Path:
     characters = [p.character for p in performances]
     first = min(c.start for c in characters) if config.timeline == "timecode" else 0
-    return usd.write(folder / f"{name}.{config.usd}", characters, name, first)
+    return usd.write(folder / f"{name}.{config.usd}", characters, name, first, config.reduce_degrees, config.reduce_mm)
 
 
 def _npz(performance: Performance, folder: Path, config: ExportConfig) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -39,6 +39,11 @@ def straight(values: Float[np.ndarray, "T N"], total: bool = False) -> Callable[
         return np.abs(missed).sum(1) if total else np.sqrt((missed**2).sum(1))
 
     return error
+
+
+def jointly(errors: Sequence[Callable[[int, int], np.ndarray]]) -> Callable[[int, int], np.ndarray]:
+    """The largest of several errors on each frame, for values that share their keys."""
+    return lambda a, b: np.max([error(a, b) for error in errors], 0)
 
 
 def arc(turns: Float[np.ndarray, "T 4"]) -> Callable[[int, int], np.ndarray]:

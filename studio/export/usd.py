@@ -2,12 +2,14 @@
 
 Bind and rest transforms are two things in UsdSkel: the mesh keeps the pose it was modelled in and moves exactly as the body model, while
 the skeleton rests in the rest pose. Layout after the schema's documentation (openusd.org/release/api/_usd_skel__schemas.html). Animation
-lies on time codes that are frame numbers, `timeCodesPerSecond` of them a second.
+lies on time codes that are frame numbers, `timeCodesPerSecond` of them a second. All joints share their keys, as the schema has it, so
+that fewer of them can be left out than in FBX or GLB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,30 @@ import torch
 from torch import Tensor
 
 from rigs import rotation
+from studio.export import keys
 from studio.export.animation import Character, in_pieces
-from studio.export.glb import continuous
+from studio.export.glb import ROUNDING, continuous
 from studio.export.mesh import Mesh, surface
 
 CENTIMETRES = 100.0
 STILL = 1e-7
 """A face shape keeps displacements above this, m."""
+FACE_ERROR = 0.002
+"""What face weights may miss where keys are left out."""
 
 
-def write(path: Path, characters: Sequence[Character], clip: str = "take", first_code: int = 0) -> Path:
-    """Write characters of one take into one file, `.usdc` (binary) or `.usda` (text); the first frame lies at `first_code`."""
+def write(
+    path: Path,
+    characters: Sequence[Character],
+    clip: str = "take",
+    first_code: int = 0,
+    degrees: float = 0.0,
+    millimetres: float = 0.0,
+) -> Path:
+    """Write characters of one take into one file, `.usdc` (binary) or `.usda` (text); the first frame lies at `first_code`.
+
+    `degrees` and `millimetres` are what joints may miss where keys are left out; 0 keeps all keys.
+    """
     pxr = library(path)
     layer = pxr.Sdf.Layer.CreateAnonymous(path.suffix)
     stage = pxr.Usd.Stage.Open(layer)
@@ -37,7 +52,7 @@ def write(path: Path, characters: Sequence[Character], clip: str = "take", first
     stage.SetStartTimeCode(first_code)
     stage.SetEndTimeCode(first_code + max(len(c.root) for c in characters) - 1)
     for character in characters:
-        _Actor(pxr, stage, character, first_code).define(clip)
+        _Actor(pxr, stage, character, first_code, (degrees, millimetres)).define(clip)
     stage.SetDefaultPrim(stage.GetPseudoRoot().GetChildren()[0])
     temporary = path.with_name(f"{path.stem}.partial{path.suffix}")
     if not layer.Export(str(temporary)):
@@ -59,8 +74,8 @@ def library(path: Path) -> Any:
 class _Actor:
     """One character while its prims are defined."""
 
-    def __init__(self, pxr: Any, stage: Any, character: Character, first_code: int) -> None:
-        self.pxr, self.stage, self.character, self.first_code = pxr, stage, character, first_code
+    def __init__(self, pxr: Any, stage: Any, character: Character, first_code: int, limits: tuple[float, float]) -> None:
+        self.pxr, self.stage, self.character, self.first_code, self.limits = pxr, stage, character, first_code, limits
         self.place = self._free("/" + self.valid(character.actor))
 
     def valid(self, name: str) -> str:
@@ -113,22 +128,28 @@ class _Actor:
         animation = self.pxr.UsdSkel.Animation.Define(self.stage, f"{self.place}/skeleton/{name}")
         animation.CreateJointsAttr(self.joints)
         animation.CreateScalesAttr(Vt.Vec3hArray(len(self.joints), self.pxr.Gf.Vec3h(1)))
-        turns = _f32(continuous(in_pieces(rotation.quaternion, character.R_parent_joint))[..., [1, 2, 3, 0]])
-        places, rotations = animation.CreateTranslationsAttr(), animation.CreateRotationsAttr()
-        offsets = _f32(character.offsets * CENTIMETRES)
+        degrees, millimetres = self.limits
+        turns = continuous(in_pieces(rotation.quaternion, character.R_parent_joint))
+        rotations, single = animation.CreateRotationsAttr(), _f32(turns[..., [1, 2, 3, 0]])
+        for t in self._kept([keys.arc(turn) for turn in turns.transpose(0, 1).numpy()], math.radians(degrees)):
+            rotations.Set(Vt.QuatfArray.FromNumpy(single[t]), self.first_code + t)
+        places, offsets = animation.CreateTranslationsAttr(), _f32(character.offsets * CENTIMETRES)
         moving = {j: _f32(place * CENTIMETRES) for j, place in character.places.items()}
-        for t, turn in enumerate(turns):
-            code = self.first_code + t
+        for t in self._kept([keys.straight(place.numpy()) for place in character.places.values()], millimetres / 1000):
             for j, place in moving.items():
                 offsets[j] = place[t]
-            places.Set(Vt.Vec3fArray.FromNumpy(offsets), code)
-            rotations.Set(Vt.QuatfArray.FromNumpy(turn), code)
+            places.Set(Vt.Vec3fArray.FromNumpy(offsets), self.first_code + t)
         if names := character.shaped.body.expression_names:
             animation.CreateBlendShapesAttr(list(names))
-            weights = animation.CreateBlendShapeWeightsAttr()
-            for code, weight in enumerate(_f32(character.expression), self.first_code):
-                weights.Set(Vt.FloatArray.FromNumpy(weight), code)
+            weights, single = animation.CreateBlendShapeWeightsAttr(), _f32(character.expression)
+            for t in self._kept([keys.straight(character.expression.numpy())], FACE_ERROR if degrees else 0.0):
+                weights.Set(Vt.FloatArray.FromNumpy(single[t]), self.first_code + t)
         return animation
+
+    def _kept(self, errors: list[Callable[[int, int], np.ndarray]], limit: float) -> list[int]:
+        """Frames to key."""
+        count = len(self.character.root)
+        return keys.kept(count, keys.jointly(errors), limit - ROUNDING).tolist() if limit > ROUNDING else list(range(count))
 
     def _mesh(self, mesh: Mesh, skeleton: Any) -> None:
         Vt, Tokens = self.pxr.Vt, self.pxr.UsdGeom.Tokens
