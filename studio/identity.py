@@ -124,9 +124,10 @@ class Scene:
         found, bodies = matched(sight, known, None, self.config.agreement)
         for detections in found:
             taken[_at(detections)] = True
-        for person, marks, detections, away in zip(people, bodies, found, gap):
+        for n, (person, marks, detections, away) in enumerate(zip(people, bodies, found, gap)):
             if (detections >= 0).sum() == 1:
-                marks, detections = self.rejoined(sight, person, frame, marks, detections, taken)
+                others = taken if unlike is None else taken | np.isinf(unlike[n])
+                marks, detections = self.rejoined(sight, person, frame, marks, detections, others)
                 if (detections >= 0).sum() == 1 and away > 2 / self.fps:
                     taken[_at(detections)] = False
                     continue  # one view cannot tell that an old acquaintance is back
