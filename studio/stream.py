@@ -9,6 +9,8 @@
 axes are the world's, so a rest pose is all ones and zeros. Once a second, and first of all, a datagram tells the skeleton at rest:
 `{"studio": 1, "actor": "ann", "rest": {"Hips": [null, 0, 0, 0.95], "Spine": ["Hips", 0, 0, 1.05]}}`, parent and position (m).
 `extras/blender_live.py` receives it in Blender.
+
+With `causal` a take need only be tracked: it is fitted while it plays, each frame from those before it and a few after, and sent then.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ from __future__ import annotations
 import json
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from rigs.catalogue import open_body
 from rigs.rotation import exp, quaternion
 from studio.export import timecode
+from studio.fit.causal import CausalConfig
+from studio.follow import Pace, follow, tracked
 from studio.take import Take
 from studio.values import Motion
 
@@ -62,21 +67,26 @@ def stream(
     port: int = PORT,
     speed: float = 1.0,
     loop: bool = False,
+    causal: CausalConfig | None = None,
     clock: Callable[[], float] = time.monotonic,
     wait: Callable[[float], None] = time.sleep,
 ) -> int:
     """Send all actors of a take that has been fitted, frame by frame at `speed` times its rate; how many frames were sent.
 
-    A frame that is late is sent at once and none is left out; `loop` begins again until interrupted. A `FileNotFoundError` or
-    `ValueError` names what is missing or wrong.
+    A frame that is late is sent at once and none is left out; `loop` begins again until interrupted. With `causal` the stored detections
+    are fitted as they play, and what that took is printed. A `FileNotFoundError` or `ValueError` names what is missing or wrong.
     """
     if not 0 < port < 65536:
         raise ValueError(f"studio stream: port {port}: needs 1 to 65535")
     if not 0.01 <= speed <= 100:
         raise ValueError(f"studio stream: speed {speed:g}: needs 0.01 to 100")
-    motions = [Motion.load(p) for a in take.actors if (p := take.motion_file(a)).is_file()]
-    if not motions:
-        raise FileNotFoundError(f"{take.folder}: holds no motion; `studio run {take.folder}` makes it")
+    motions: list[Motion] = []
+    if causal is None:
+        motions = [Motion.load(p) for a in take.actors if (p := take.motion_file(a)).is_file()]
+        if not motions:
+            raise FileNotFoundError(f"{take.folder}: holds no motion; `studio run {take.folder}` makes it")
+    fps = motions[0].fps if causal is None else tracked(take).fps
+    pace = None if causal is None else Pace(causal.lag, fps)
     try:
         address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
     except OSError as error:
@@ -86,15 +96,18 @@ def stream(
     sent = 0
     with socket.socket(address[0], socket.SOCK_DGRAM) as out:
         begun = clock()
-        for number, parts in _frames(motions, loop):
-            if (left := begun + number / (motions[0].fps * speed) - clock()) > 0:
+        frames = _frames(motions, loop) if causal is None or pace is None else _solved(take, causal, pace, loop)
+        for number, parts in frames:
+            if (left := begun + number / (fps * speed) - clock()) > 0:
                 wait(left)
             for part in parts:
                 data = json.dumps(part, ensure_ascii=False, separators=(",", ":")).encode()
                 if len(data) > LARGEST:
                     raise ValueError(f"{take.folder}: a frame of {part['actor']} is {len(data)} bytes, too much for one datagram")
                 out.sendto(data, address[4])
-            sent += 1
+            sent += max(Counter(part["actor"] for part in parts if "joints" in part).values(), default=0)
+    if pace is not None:
+        print(pace.said())
     return sent
 
 
@@ -109,5 +122,24 @@ def _frames(motions: list[Motion], loop: bool) -> Iterator[tuple[int, list[dict[
             there = [(m, n) for m, n in zip(motions, names) if frame < len(m.translation)]
             yield number, [*parts, *(told(m, frame, n) for m, n in there)]
             number += 1
+        if not loop:
+            return
+
+
+def _solved(take: Take, causal: CausalConfig, pace: Pace, loop: bool) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """As `_frames`, of a take that is fitted now. A number belongs to the frame that comes, what is sent with it is `lag` older."""
+    number, names = 0, open_body(take.body).expression_names
+    told_rest: dict[str, int] = {}
+    while True:
+        for motions in follow(take, causal, pace):
+            parts = []
+            for m in motions:
+                if m.first_frame >= told_rest.get(m.actor, m.first_frame):
+                    parts.append(resting(m))
+                    told_rest[m.actor] = m.first_frame + max(1, round(m.fps))
+                parts.append(told(m, 0, names))
+            yield number, parts
+            number += 1
+        told_rest.clear()
         if not loop:
             return

@@ -57,7 +57,16 @@ def actor(take: Positional[Path], name: Text = None) -> None:
     learn_profile(opened, name)
 
 
-def stream(take: Positional[Path], /, to: str = "127.0.0.1", port: int = 39540, speed: float = 1.0, loop: bool = False) -> None:
+def stream(
+    take: Positional[Path],
+    /,
+    to: str = "127.0.0.1",
+    port: int = 39540,
+    speed: float = 1.0,
+    loop: bool = False,
+    causal: bool = False,
+    lag: int = 10,
+) -> None:
     """Send a take's motion over the network as it plays: JSON over UDP, received in Blender by extras/blender_live.py.
 
     Args:
@@ -66,12 +75,15 @@ def stream(take: Positional[Path], /, to: str = "127.0.0.1", port: int = 39540, 
         port: where it listens
         speed: 1 is the take's own rate
         loop: begin again, until stopped
+        causal: fit the take's detections as they play, as a live studio would, instead of playing the fitted motion; tracks suffice
+        lag: with --causal, frames between one that comes and the one that is sent; 0 is quickest, 10 as good as the whole take
     """
+    from studio.fit.causal import CausalConfig
     from studio.stream import stream as send
 
     opened = Take.open(take)
     print(f"{take}: playing to {to}:{port}; Ctrl-C stops it")
-    print(f"stream: {send(opened, to, port, speed, loop)} frames sent")
+    print(f"stream: {send(opened, to, port, speed, loop, CausalConfig(lag=lag) if causal else None)} frames sent")
 
 
 def settings() -> None:
