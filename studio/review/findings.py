@@ -255,9 +255,9 @@ def _of_coverage(actor: Measured, material: Material, limits: Thresholds) -> Ite
 
 def _only_hands(actor: Measured) -> list[str]:
     """The hands that were seen, in words, where they are all that was; else nothing."""
-    seen = {group: bool(actor.seen[:, :, index].any()) for group, index in actor.groups.items()}
-    hands = [g.replace("_", " ") for g in ("left_hand", "right_hand") if seen.pop(g, False)]
-    return [] if any(seen.values()) else hands
+    share = {group: _share(actor.seen[:, :, index].any(-1)) for group, index in actor.groups.items()}
+    hands = [g.replace("_", " ") for g in ("left_hand", "right_hand") if share.pop(g, 0.0) > 0.02]
+    return [] if any(share.values()) else hands
 
 
 def _of_body(actor: Measured, material: Material, limits: Thresholds) -> Iterator[Finding]:
