@@ -78,10 +78,9 @@ def main() -> None:
         print(f"{name}: hand seen in {share:.0%} of the frames, {known.median():.1f} px median, {known.quantile(0.9):.1f} px at 90 %")
     for finger, k in zip(("thumb", "index", "middle", "ring", "little"), range(1, 21, 4)):
         print(f"{finger}: {error[..., k : k + 4].nanmedian():.1f} px")
-    hips = motion.translation
-    print(
-        f"hips move {1000 * (hips - hips.mean(0)).norm(dim=-1).max():.0f} mm; sigma of the fingers {1000 * motion.sigma[:, -20:].median():.0f} mm"
-    )
+    away = (motion.translation - motion.translation.mean(0)).norm(dim=-1).max()
+    fingers = [j for j, n in enumerate(motion.joints) if n.startswith("RightHand")]
+    print(f"hips move {1000 * away:.0f} mm; sigma of the fingers {1000 * motion.sigma[:, fingers].median():.0f} mm")
 
 
 if __name__ == "__main__":

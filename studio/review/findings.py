@@ -255,7 +255,7 @@ def _of_coverage(actor: Measured, material: Material, limits: Thresholds) -> Ite
 
 def _only_hands(actor: Measured) -> list[str]:
     """The hands that were seen, in words, where they are all that was; else nothing."""
-    share = {group: _share(actor.seen[:, :, index].any(-1)) for group, index in actor.groups.items()}
+    share = {group: float(actor.seen[:, :, index].any(-1).float().mean()) for group, index in actor.groups.items()}
     hands = [g.replace("_", " ") for g in ("left_hand", "right_hand") if share.pop(g, 0.0) > 0.02]
     return [] if any(share.values()) else hands
 
