@@ -100,6 +100,10 @@ def test_angles_at_the_pole_stay_with_the_frame_before():
         ("Frame Time:", "Frame Rate:", "Time:"),
         ("Zrotation Xrotation Yrotation\n\tJOINT", "Zrotation Xrotation Zrotation\n\tJOINT", "ZXZ"),
         ("OFFSET 0.000000", "OFFSET nan", "line 4"),
+        ("CHANNELS 3 ", "CHANNELS 4 ", "'Spine' says CHANNELS 4 and lists fewer"),
+        ("CHANNELS 3 ", "CHANNELS 2 ", "'Spine' says CHANNELS 2 and lists more"),
+        ("CHANNELS 3 Zrotation Xrotation Yrotation", "CHANNELS 2 Zrotation Xrotation", "61 frames of 167 channels need 10187 numbers"),
+        ("CHANNELS 6 Xposition Yposition Zposition ", "CHANNELS 3 ", "61 frames of 165 channels"),
     ],
 )
 def test_a_damaged_file_is_refused_with_the_reason(scene, tmp_path, old, new, word):

@@ -106,6 +106,54 @@ def test_the_users_glb_keeps_its_mesh_and_morphs_follow_the_face(scene, tmp_path
     assert np.abs(values.reshape(61, -1) - moved.expression.numpy()).max() < 1e-6
 
 
+@pytest.mark.parametrize("form", ["fbx", "glb"])
+def test_a_preset_has_the_performers_face(scene, tmp_path, form):
+    body, moved = scene
+    done = onto((body, replace(moved, expression=0.25 * torch.ones_like(moved.expression))), Target(None, "metahuman"))
+    write = {"fbx": character_fbx.write, "glb": character_glb.write}[form]
+    path = write(tmp_path / f"ann.{form}", done.character, done.clip, done.morphs)
+    assert characters.read(path).morphs == body.expression_names
+    if form == "fbx":
+        percent = [n.value("KeyValueFloat") for n in nodes_of(path) if n.name == "AnimationCurve"]
+        assert sum(len(v) == 1 and abs(float(v[0]) - 25) < 1e-4 for v in percent) == len(body.expression_names)
+        shapes = {str(n.properties[1]).split("\0")[0]: n for n in nodes_of(path) if n.name == "Geometry" and n.properties[2] == "Shape"}
+        moves = np.abs(np.asarray(shapes["jawOpen"].value("Vertices"))).max() / 100
+        assert 0.5 < moves / float(body.skin.expression_basis[..., 0].abs().max()) < 2
+    else:
+        from rigs.characters.gltf_file import GltfFile
+
+        file = GltfFile.of(path)
+        channel = next(c for c in file.listed("animations")[0]["channels"] if c["target"]["path"] == "weights")
+        values = file.table(file.listed("animations")[0]["samplers"][channel["sampler"]]["output"])
+        assert values.size == 61 * len(body.expression_names) and np.abs(values - 0.25).max() < 1e-6
+
+
+def test_arms_that_are_too_short_point_at_their_goals_and_that_is_said(scene, tmp_path):
+    body, moved = scene
+    hero = preset.named("humanik", body.shaped(moved.shape), mesh=False)
+    fewer = torch.tensor([0.6 if "ForeArm" in n or n.endswith("Hand") else 1.0 for n in hero.joints]).double()
+    short = replace(hero, offsets=fewer[:, None] * hero.offsets)
+    still = characters.Clip("still", 30.0, short.R_parent_rest[None], short.offsets[None])
+    target = Target(character_fbx.write(tmp_path / "short.fbx", short, still), None)
+    wide = replace(moved, rotation=0.0 * moved.rotation)  # arms stretched in the model's own pose
+    assert not [w for w in Onto.of(wide, body, target, Options("body"), None).remarks() if "too short" in w]
+    done = Onto.of(wide, body, target, Options("world"), None)
+    told = [word for word in done.remarks() if "too short" in word]
+    assert len(told) == 1 and "LeftHand" in told[0] and "--hands body" in told[0]
+    R, p = done.character.world(done.clip)
+    assert bool(torch.isfinite(R).all())
+    a, b, c = (done.mapping.joints["Left" + part] for part in ("Arm", "ForeArm", "Hand"))
+    length = (p[:, a] - p[:, b]).norm(dim=-1) + (p[:, b] - p[:, c]).norm(dim=-1)
+    assert float(((p[:, a] - p[:, c]).norm(dim=-1) / length).min()) > 0.97  # as near as they reach
+
+
+@needs_samples
+def test_what_is_odd_about_a_character_is_said_when_it_is_used(take):
+    export(take, ExportConfig(("fbx",), to_character=SAMPLES / "maya_kenney_character_7700_binary.fbx"))
+    told = [w for w in take.notes()["export"]["warnings"] if "maya_kenney" in w]
+    assert any("scale other than 1" in word for word in told)
+
+
 def test_the_users_fbx_with_face_shapes_follows_the_face(scene, tmp_path):
     body, moved = scene
     hero = fbx.write(tmp_path / "hero.fbx", character(moved, body))

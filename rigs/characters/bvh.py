@@ -222,11 +222,16 @@ def _joint(words: _Words, tree: _Tree, parent: int) -> None:
     words.expect("OFFSET")
     tree.offsets.append([words.number() for _ in range(3)])
     words.expect("CHANNELS")
-    tree.channels.append([words.take("a channel") for _ in range(words.whole())])
+    count = words.whole()
+    tree.channels.append([words.take("a channel") for _ in range(count)])
     known = {f"{axis}{kind}" for axis in "XYZ" for kind in ("position", "rotation")}
+    if tree.channels[-1][-1:] and tree.channels[-1][-1].upper() in ("JOINT", "END", "}"):
+        raise ValueError(f"{words.path}: joint {tree.names[joint]!r} says CHANNELS {count} and lists fewer; correct the number")
     if unknown := set(tree.channels[-1]) - known:
         raise ValueError(f"{words.path}: joint {tree.names[joint]!r}: unknown channels {sorted(unknown)}; known are {sorted(known)}")
     while (word := words.take("JOINT, End Site or }").upper()) != "}":
+        if word.endswith(("POSITION", "ROTATION")):
+            raise ValueError(f"{words.path}: joint {tree.names[joint]!r} says CHANNELS {count} and lists more; correct the number")
         if word == "JOINT":
             _joint(words, tree, joint)
         elif word == "END":

@@ -17,7 +17,7 @@ from rigs.bones import Mapping, mapped
 from rigs.characters import Character, Clip, preset
 from rigs.characters.character import resampled
 from rigs.performed import Performed
-from rigs.retarget import Fit, Options, retarget
+from rigs.retarget import Fit, Hands, Options, retarget
 from studio.export import character_bvh, character_fbx, character_glb, timecode
 from studio.values import Motion
 
@@ -68,6 +68,7 @@ class Onto:
     fit: Fit
     morphs: dict[str, Float[Tensor, "T"]]
     """Morph of the character -> weight over time, for those that are called like one of the body's face shapes."""
+    hands: Hands = "body"
 
     @classmethod
     def of(
@@ -91,7 +92,7 @@ class Onto:
         wanted = {name.lower(): n for n, name in enumerate(body.expression_names)}
         faces = _sampled(motion.expression, motion.fps, clip)
         morphs = {m: faces[:, wanted[m.lower()]] for m in character.morphs if m.lower() in wanted}
-        return cls(motion.actor, character, mapping, clip, fit, morphs)
+        return cls(motion.actor, character, mapping, clip, fit, morphs, options.hands)
 
     def write(self, folder: Path, formats: tuple[str, ...], order: str, digits: int) -> list[Path]:
         """Write the chosen formats; the files' paths."""
@@ -109,13 +110,17 @@ class Onto:
     def remarks(self) -> list[str]:
         """What a user should know of the fit, in plain sentences."""
         found = [f"{self.actor}: {note}" for note in self.mapping.notes]
+        if odd := self.character.problems:
+            more = f" ({len(odd) - 1} more: `studio inspect` tells)" if len(odd) > 1 else ""
+            found.append(f"{self.actor}: {self.character.source.path or self.character.name}: {odd[0]}{more}")
         rest = rest_name(self.character, self.mapping)
         if rest not in ("T", "A"):
             found.append(f"{self.actor}: {self.character.name} rests with {rest}; a T- or A-pose retargets better")
         far = {part: away for part, away in self.fit.reached.items() if away > FAR}
         if far:
             told = ", ".join(f"{part} {1000 * away:.0f} mm" for part, away in far.items())
-            found.append(f"{self.actor}: limbs of {self.character.name} are too short to reach by up to {told}")
+            room = "; they point at their goals, `--hands body` asks for nearer ones" if self.hands == "world" else ""
+            found.append(f"{self.actor}: limbs of {self.character.name} are too short to reach by up to {told}{room}")
         return found
 
     def summary(self) -> str:
