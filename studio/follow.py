@@ -74,6 +74,8 @@ class Pace:
     frames: int = 0
     seconds: float = 0.0
     longest: float = 0.0
+    learning: float = 0.0
+    """Of that which shapes nobody knew took, once, with the frames kept until then, s."""
 
     def add(self, seconds: float) -> None:
         """One frame more."""
@@ -81,10 +83,13 @@ class Pace:
 
     def said(self) -> str:
         """In words: latency, and the rate that could be reached."""
-        each = self.seconds / max(1, self.frames)
+        learned = f"; {self.learning:.1f} s for the shape (`studio actor` keeps it)" if self.learning else ""
+        if not self.frames:
+            return f"causal: no frame was followed{learned}"
+        each = self.seconds / self.frames
         return (
             f"causal: {self.frames} frames, latency {self.lag} frames ({1000 * self.lag / self.fps:.0f} ms) and {1000 * each:.0f} ms to "
-            f"solve one (at most {1000 * self.longest:.0f}); could follow {1 / max(each, 1e-9):.0f} frames/s"
+            f"solve one (at most {1000 * self.longest:.0f}); could follow {1 / max(each, 1e-9):.0f} frames/s{learned}"
         )
 
 
@@ -96,13 +101,16 @@ def follow(take: Take, config: CausalConfig, pace: Pace, clock: Callable[[], flo
     head, body = tracked(take), open_body(take.body)
     solvers = [Causal(body, config, known_shape(take, actor, body)) for actor in head.actors]
     sources = [sightings(take, a) for a in range(len(head.actors))]
-    for frame in range(Tracks3D.count(take.tracks_file) + 1):
-        out, begun = [], clock()
+    frames = Tracks3D.count(take.tracks_file)
+    for frame in range(frames + 1):
+        out, begun, unknown = [], clock(), sum(one.shape is None for one in solvers)
         for a, one in enumerate(solvers):
             seen = next(sources[a], None)
             given = one.finish() if seen is None else one.push(seen)
             out += [_motion(take, head, a, one, x) for x in given]
-        if frame < Tracks3D.count(take.tracks_file):
+        if sum(one.shape is None for one in solvers) < unknown:
+            pace.learning += clock() - begun
+        elif unknown < len(solvers) and frame < frames:
             pace.add(clock() - begun)
         yield out
 

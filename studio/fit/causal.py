@@ -185,7 +185,7 @@ class _Window:
         if self.bound == 0:
             self._wait(seen, views)
         else:
-            self._add(_predicted(self._own()), views, sighted)
+            self._add(predicted(self._own()), views, sighted)
             self._tread()
             if sighted:
                 self._solve()
@@ -340,7 +340,7 @@ def _views_joined(a: pulls.Views, b: pulls.Views) -> pulls.Views:
     return both
 
 
-def _predicted(before: State) -> State:
+def predicted(before: State) -> State:
     """The frame after these, at constant velocity; no faster than a body can turn, and a face keeps still."""
     last = before[-1:]
     if len(before) < 2:
