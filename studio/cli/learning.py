@@ -16,7 +16,12 @@ from tyro.conf import Positional, arg
 
 from studio.cli.arguments import File, Folder, writable
 
-NETWORKS: dict[str, str] = {"recovery": "studio.train.recovery", "shape": "studio.train.shape"}
+NETWORKS: dict[str, str] = {
+    "hourglass": "studio.train.hourglass",
+    "hourglass-hands": "studio.train.hourglass_hands",
+    "recovery": "studio.train.recovery",
+    "shape": "studio.train.shape",
+}
 """Verb's argument -> module with `train` and `evaluate`; imported when it is asked for."""
 TABLES = ("landmarks", "sides")
 """What is learned from whole virtual captures: tables, not networks."""

@@ -53,7 +53,7 @@ def run(
         frames: the video frames to use, LAST excluded; all by default
         actors: how many people, their names, or auto for everybody there is; one by default
         keypoints: folder of 2D keypoints made elsewhere (OpenPose JSON), one subfolder per camera
-        detector: the network that sees: mediapipe; hands (no body in view); or the path of a whole-body ONNX file with its card beside it
+        detector: the network that sees: mediapipe; hands (no body in view); hourglass (our own); or a whole-body ONNX file with its card
         runtime: what runs it: auto, litert (processors) or torch (GPU)
         body: body model: makehuman, or a SMPL-family file of yours
         sync: the cameras' clocks: auto, off, motion, audio, flash, timecode, or a CSV of frame times
@@ -66,14 +66,15 @@ def run(
     config = _config(take.folder, settings)
     if keypoints and not keypoints.is_dir():
         raise FileNotFoundError(f"{keypoints}: --keypoints needs a folder of keypoint files, one subfolder per camera")
-    if detector and detector.endswith(".onnx"):
+    if detector and detector.endswith((".onnx", ".safetensors")):
         detector = str(Path(detector).resolve())
     chosen = {"keypoints": str(keypoints.resolve()) if keypoints else None, "detector": detector, "runtime": runtime}
     config = replace(config, detect=_with(config.detect, {k: v for k, v in chosen.items() if v is not None}))
     if detector not in (None, "mediapipe", "hands", "holistic"):
         from studio.detect.cards import opened
+        from studio.detect.own import files_of, is_own
 
-        opened(detector)  # a wrong one is told now, before anything is written
+        (files_of if is_own(detector) else opened)(detector)  # a wrong one is told now, before anything is written
     if (wanted := UNCOUNTED if take.actors == AUTO else len(take.actors) + 1) > config.detect.people and config.detect.keypoints is None:
         config = replace(config, detect=replace(config.detect, people=wanted))
     if sync is not None:

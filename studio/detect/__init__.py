@@ -35,8 +35,8 @@ class DetectConfig:
 
     detector: str = "mediapipe"
     """`mediapipe`: its networks on our own regions, several people; `hands`: the same networks, of one person only the hands,
-    where no body is in view; `holistic`: its own one-person solution; or the path of a whole-body network as ONNX file (RTMW, DWPose), its
-    card beside it."""
+    where no body is in view; `holistic`: its own one-person solution; `hourglass`: bodies and feet by the studio's own network, learned
+    from synthetic people, or the path of another checkpoint of it; or the path of a whole-body network as ONNX file, its card beside it."""
     keypoints: Path | None = None
     """A folder of OpenPose JSON, used in place of the networks."""
     people: int = 3
@@ -133,7 +133,11 @@ def _pieces(take: Take, camera: str, config: DetectConfig, guided: bool) -> Iter
 
 
 def _from_elsewhere(detector: str) -> tuple[list[Path], str]:
-    """The files that decide what an ONNX network sees, and its name; a wrong one is told before anything starts."""
+    """The files that decide what a network beside the built-in ones sees, and its name; a wrong one is told before anything starts."""
+    from studio.detect.own import NAME, files_of, is_own
+
+    if is_own(detector):
+        return files_of(detector), NAME
     path, card = opened(detector)
     return [f for f in (path, path.with_suffix(".yaml")) if f.is_file()], card.name
 

@@ -61,7 +61,7 @@ def opened(detector: str) -> tuple[Path, Card]:
     """
     path = Path(detector)
     if path.suffix != ".onnx":
-        raise ValueError(f"detector {detector!r}: choose mediapipe, hands, holistic, or the path of an .onnx file. {_offers()}")
+        raise ValueError(f"detector {detector!r}: choose mediapipe, hands, holistic, hourglass, or the path of an .onnx file. {_offers()}")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such network file. {_offers()}")
     digest = _sha256(path)

@@ -106,7 +106,7 @@ def detector_of(piece: Piece, runtime: Runtime | None = None, **more: Any) -> An
     settings |= {} if runtime is None else {"runtime": runtime}
     if kind := settings.pop("kind", DETECTORS.get(piece.detector)):
         return kind(**settings)
-    return _onnx(piece.detector, settings)
+    return _from_elsewhere(piece.detector, settings)
 
 
 def opened_at(piece: Piece) -> Iterator[tuple[int, UInt8[Array, "H W 3"]]]:
@@ -156,7 +156,11 @@ class Findings:
         self._masks.__exit__(*error)
 
 
-def _onnx(path: str, settings: dict[str, Any]) -> Any:
+def _from_elsewhere(path: str, settings: dict[str, Any]) -> Any:
+    from studio.detect.own import Own, is_own
+
+    if is_own(path):
+        return Own(path, **settings)
     from studio.detect.onnx import Onnx
 
     return Onnx(path, **settings)
