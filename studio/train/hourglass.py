@@ -56,7 +56,7 @@ class Plan:
         return SceneConfig(size=self.size, cameras=4, maps=(), focus=focus, padding=1.7 if self.hands else 1.25)
 
 
-PLANS = {"small": Plan(), "full": Plan(width=64, groups=3072, steps=4000, rate=2e-3, mixed=True)}
+PLANS = {"small": Plan(), "full": Plan(width=64, groups=1024, steps=2500, rate=3e-3, mixed=True)}
 
 
 def build(plan: Plan) -> dict[str, Any]:
@@ -150,7 +150,9 @@ def looked_at(network: Hourglass, crops: Crops, names: tuple[str, ...], temperat
 
 
 def evaluate(config: Evaluation, compare: bool = True) -> Report:
-    """Errors of a checkpoint on held-out synthetic people, actions, clothes, rooms, cameras; with `compare` what telling every stack is worth."""
+    """Errors of a checkpoint on held-out synthetic people, actions, clothes, rooms, cameras; with `compare`, also what telling every stack
+    the truth is worth.
+    """
     network, card = read(config.weights or NETWORK, Hourglass, NETWORK)
     plan = Plan(size=card.size[0], hands=card.keypoints == HAND)
     runs, worth = [], []
