@@ -366,3 +366,17 @@ def test_processes_of_their_own_see_the_same_as_one(tmp_path):
     detect(take, DetectConfig(workers=2))
     two = Keypoints2D.load(take.keypoints_folder / "cam02.safetensors")
     assert np.allclose(one.pixels, two.pixels, atol=0.05, equal_nan=True)
+
+
+@real
+def test_in_the_region_that_mediapipes_graph_looked_at_the_same_landmarks_are_seen(monkeypatch):
+    """What is left of the difference in our own region is the region: each follows the person by its own landmarks."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    from same_landmarks import PARTS, bodies  # type: ignore[import-not-found]
+
+    rows = bodies(DATA / "videos" / "cam01.mp4", 36, 46)
+    assert len(rows["our region"]) >= 6
+    for part, which in PARTS.items():
+        assert np.median(np.array(rows["the graph's region"])[:, which]) < 2, part
+        assert np.median(np.array(rows["our region"])[:, which]) < 8, part
+    assert np.median(rows["regions apart"]) < 0.03

@@ -6,6 +6,7 @@ his hands is, and what needs no look because it is outside the picture or behind
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,12 +23,17 @@ from studio.guide import LIMBS, Hint, K
 LOOKED = list(BODY.values())
 EXPECTED = [K[name] for name in BODY]
 """The same points among the pose landmarks and among a hint's keypoints."""
-APART, OFF = 0.25, 0.06
+APART, OFF = 0.25, 0.08
 """m: how far a body's limbs, and a hand's points, may lie from where they are expected."""
+DOUBT = 0.4
+"""Of `OFF`: what a hand may lie off before it is looked for elsewhere."""
 RARELY = 3
 """Searches of the whole image are so many times rarer while everybody expected is seen."""
 AGAIN = 4
 """Of so many frames one looks thoroughly for a hand that should be seen and is not."""
+
+
+OTHER = {"left": "right", "right": "left"}
 
 
 class Guided(Mediapipe):
@@ -101,35 +107,40 @@ class Guided(Mediapipe):
         return whole_body(body.points, body.visibility, body.world, body.region.size, hands, face, (width, height), mask)
 
     def _hands(self, pyramid: Pyramid, person: Person, hint: Hint) -> dict[str, HandSight]:
-        """The hands, each where the 3D state puts that of this arm."""
-        other = {"left": "right", "right": "left"}
-        crossed = _crossed(person.body, hint)
+        """The hands, each where the 3D state puts that of this arm; now and then, or where it puts none, as without a hint."""
+        crossed, thorough = _crossed(person.body, hint), (self._frame + self._phase) % AGAIN == 0
+        wanted = {side: OTHER[side] if crossed else side for side in SIDES}
+        wanted = {side: own for side, own in wanted.items() if not hint.misses(own)}
         found: dict[str, HandSight] = {}
-        for side in SIDES:
-            own = other[side] if crossed else side
-            if hint.misses(own):
-                continue
+        open_: list[str] = []
+        for side, own in wanted.items():
             points = hint.hand(own)
-            if np.isfinite(points).all() and (hand := self._expected_hand(pyramid, points, hint.scale, person.hands.get(side))):
+            known = bool(np.isfinite(points).all())
+            hand = self._expected_hand(pyramid, points, hint.scale, person.hands.get(side)) if known else None
+            if hand is not None:
                 found[side] = hand
-        left = [s for s in SIDES if s not in found and not hint.misses(other[s] if crossed else s)]
-        if left:
-            unknown = [s for s in left if not np.isfinite(hint.hand(other[s] if crossed else s)).all()]
-            if unknown or (self._frame + self._phase) % AGAIN == 0:
-                more = hands_of(self._networks, pyramid, person.body, person.hands, self._frame % AGAIN == 0)
-                found |= {s: more[s] for s in left if s in more and not _taken(more[s], found)}
+            if not known or (thorough and (hand is None or _worth(hand, points, hint.scale) < SURE - DOUBT)):
+                open_.append(side)
+        if open_:
+            more = hands_of(self._networks, pyramid, person.body, {}, thorough)
+            for side in (s for s in open_ if s in more):
+                others = [hand for s, hand in found.items() if s != side]
+                points = hint.hand(wanted[side])
+                better = side not in found or _worth(more[side], points, hint.scale) > _worth(found[side], points, hint.scale)
+                if better and not _taken(more[side], others):
+                    found[side] = more[side]
         return {s: found[s] for s in SIDES if s in found}
 
     def _expected_hand(self, pyramid: Pyramid, points: Array, scale: float, before: Region | None) -> HandSight | None:
-        """The hand that must be there: where this view itself saw it last, and where the other views put it if that leaves doubt."""
+        """The hand that must be there: where this view itself saw it last, and where all put it together if that leaves doubt."""
         best: HandSight | None = None
         for region in (before, around_hand(points)):
             hand = self._looked(pyramid, region, points, OFF * scale)
             if hand is not None and before is None:  # a first look is refined by a second one, centred
                 hand = self._looked(pyramid, around_hand(hand.points), points, OFF * scale) or hand
-            if hand is not None and (best is None or hand.presence > best.presence):
+            if hand is not None and (best is None or _worth(hand, points, scale) > _worth(best, points, scale)):
                 best = hand
-            if best is not None and best.presence >= SURE:
+            if best is not None and _worth(best, points, scale) >= SURE - DOUBT:
                 break
         return best
 
@@ -140,6 +151,12 @@ class Guided(Mediapipe):
         hand = HandSight(*self._networks.hand(pyramid, region), region.size)
         near = float(np.linalg.norm(hand.points - points, axis=1).mean()) < reach
         return hand if hand.presence >= PRESENT and near else None
+
+
+def _worth(hand: HandSight, points: Array, scale: float) -> float:
+    """How sure its network is of a hand, less what it lies off from where all views together expect it."""
+    gap = float(np.linalg.norm(hand.points - points, axis=1).mean())
+    return hand.presence - (gap / (OFF * scale) if math.isfinite(gap) else 0.0)
 
 
 def body_region(hint: Hint) -> Region | None:
@@ -178,9 +195,9 @@ def _crossed(body: PoseSight, hint: Hint) -> bool:
     return bool(gaps[1] < 0.6 * gaps[0] and gaps[0] > 0.2 * hint.scale)
 
 
-def _taken(hand: HandSight, found: dict[str, HandSight]) -> bool:
+def _taken(hand: HandSight, found: Sequence[HandSight]) -> bool:
     """Whether it is one that was found already."""
-    return any(np.linalg.norm(hand.points - o.points, axis=1).mean() < 0.2 * o.size for o in found.values())
+    return any(np.linalg.norm(hand.points - o.points, axis=1).mean() < 0.2 * o.size for o in found)
 
 
 _MIRRORED = [BODY[n.replace("left_", "@").replace("right_", "left_").replace("@", "right_")] for n in BODY]
