@@ -19,23 +19,31 @@ LENGTHS = tuple(
 """Distances that hardly change with the pose."""
 
 
-def stature(body: Body, names: tuple[str, ...], points: Float[Tensor, "T K 3"], sigma: float = 0.03) -> Float[Tensor, "S"]:
-    """Shape whose rest lengths match the medians of the triangulated ones; the mean person where nothing is known."""
+def stature(
+    body: Body,
+    names: tuple[str, ...],
+    points: Float[Tensor, "T K 3"],
+    sigma: float = 0.03,
+    likely: tuple[Float[Tensor, "S"], Float[Tensor, "S S"]] | None = None,
+) -> Float[Tensor, "S"]:
+    """Shape whose rest lengths match the medians of the triangulated ones; as `likely` (mean, covariance) else, or as the mean person."""
     pairs = [(a, b) for a, b in LENGTHS if a in names and b in names]
     lengths = torch.stack([(points[:, names.index(a)] - points[:, names.index(b)]).norm(dim=-1).nanmedian() for a, b in pairs])
     known = torch.isfinite(lengths)
-    shape = body.joints.new_zeros(len(body.shape_names))
+    mean, P = body.joints.new_zeros(len(body.shape_names)), torch.eye(len(body.shape_names)).to(body.joints)
+    if likely is not None:
+        mean, P = likely[0].to(P), torch.linalg.inv(likely[1].double()).to(P)
+    shape = mean.clone()
     if not bool(known.any()) or not len(shape):
         return shape
     ends = [body.keypoint_skin([pair[i] for pair in pairs]) for i in (0, 1)]
     rest, basis = ends[0].rest - ends[1].rest, ends[0].shape_basis - ends[1].shape_basis
-    for _ in range(8):  # Gauss-Newton on the lengths with the prior N(0, 1)
+    for _ in range(8):  # Gauss-Newton on the lengths with the normal prior
         d = rest + basis @ shape
         n = d.norm(dim=-1)
         J = torch.einsum("pc,pcs->ps", d / n[:, None], basis)[known] / sigma
         r = ((n - lengths)[known]) / sigma
-        H = J.T @ J + torch.eye(len(shape), dtype=shape.dtype, device=shape.device)
-        shape = shape - torch.linalg.solve(H, J.T @ r + shape)
+        shape = shape - torch.linalg.solve(J.T @ J + P, J.T @ r + P @ (shape - mean))
     return shape
 
 

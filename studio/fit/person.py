@@ -28,6 +28,7 @@ from studio.fit.flesh import Flesh
 from studio.fit.points import Model
 from studio.fit.priors import ExpressionPrior, JointPrior, Priors, Smoothness
 from studio.fit.seat import HANDS, Seat, seated
+from studio.fit.silhouettes import likely_shape
 from studio.fit.solve import Problem, settle, settle_shape, smooth, spread
 from studio.fit.state import Pull, State
 
@@ -73,6 +74,8 @@ class FitConfig:
     that is held still; 0 keeps the same for all frames."""
     pose_file: str = ""
     """What `studio train pose_prior` wrote; the package's own where empty."""
+    mask_shape: bool = False
+    """Whether masks tell of the shape too, where there are any: a network's estimate takes the place of the mean person."""
     key_frames: int = 48
     """Frames on which the shape is solved."""
     window: int = 256
@@ -294,10 +297,12 @@ class Fitter:
         pick = good[torch.linspace(0, len(good) - 1, min(self.config.key_frames, len(good))).round().long()]
         some = observed[pick]
         points = some.points[:, self.columns].to(self.device)
-        shape = initial.stature(self.body, self.names, points)
+        likely = likely_shape(self.body, observed) if self.config.mask_shape else None
+        told = None if likely is None else (likely.mean, likely.covariance)
+        shape = initial.stature(self.body, self.names, points, likely=told)
         views = self.views(some)
         state = self.alone(self.start(some, shape), views, shape)
-        state, shape, sigma = settle_shape(self.problem(shape, views, self.config.kernel), state, 12)
+        state, shape, sigma = settle_shape(self.problem(shape, views, self.config.kernel), state, 12, likely=told)
         return shape, sigma
 
     def stretch(self, observed: Observed, shape: Tensor) -> tuple[State, Tensor, Tensor]:

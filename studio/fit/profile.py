@@ -14,6 +14,7 @@ from rigs.body import Body
 from rigs.catalogue import open_body
 from studio.actor import Profile, profile_file
 from studio.clock import footage
+from studio.fit.masks import masks_folder
 from studio.fit.person import FitConfig, Fitter, one_thread
 from studio.fit.stored_take import StoredTake
 from studio.take import Take
@@ -44,10 +45,12 @@ def learn_profile(take: Take, actor: str, config: FitConfig | None = None) -> Pa
     body, cameras = open_body(take.body), take.cameras()
     if not body.shape_names:
         raise ValueError(f"{take.folder}: the body {take.body!r} has no shape to learn")
-    source = StoredTake(cameras, footage(take, cameras.names), take.tracks_file, actors.index(actor), Tracks3D.count(take.tracks_file))
+    config = replace(config or FitConfig(), key_frames=KEY_FRAMES)
+    masks = take if config.mask_shape and masks_folder(take).is_dir() else None
+    frames = Tracks3D.count(take.tracks_file)
+    source = StoredTake(cameras, footage(take, cameras.names), take.tracks_file, actors.index(actor), frames, masks=masks)
     if int((source.coverage() > 0).sum()) < 10:
         raise ValueError(f"{take.tracks_file}: {actor!r} is seen in fewer than 10 frames; film a good minute of the actor alone")
-    config = replace(config or FitConfig(), key_frames=KEY_FRAMES)
     with one_thread():
         shape, sigma = Fitter(body, source[slice(0, 1)], config).shape(source)
     named = lambda values: dict(zip(body.shape_names, values.tolist()))  # noqa: E731

@@ -279,31 +279,40 @@ def nested(
     return smooth(last, some, smoothness, fine, inner, tolerance=0)
 
 
-def settle_shape(problem: Problem, state: State, iterations: int, independent: float = 6.0) -> tuple[State, Float[Tensor, "S"], Tensor]:
+def settle_shape(
+    problem: Problem,
+    state: State,
+    iterations: int,
+    independent: float = 6.0,
+    likely: tuple[Float[Tensor, "S"], Float[Tensor, "S S"]] | None = None,
+) -> tuple[State, Float[Tensor, "S"], Tensor]:
     """Poses of all frames and one shape together: the shape is a border, eliminated by its Schur complement.
 
-    The shape's prior is standard normal; errors of a network's landmarks repeat from frame to frame, so all frames together count as
-    `independent` ones. Returns state, shape, and the standard deviation of each coefficient.
+    The shape's prior is standard normal unless `likely` gives a mean and a covariance; errors of a network's landmarks repeat from frame
+    to frame, so all frames together count as `independent` ones. Returns state, shape, and the standard deviation of each coefficient.
     """
     frames, prior, shape, lam = slice(0, len(state)), len(state) / independent, problem.shape, 1e-3
     limbs = problem.layout.limbs
     now = problem.look(state, frames)
-    best = now.cost.sum() + 0.5 * prior * shape.square().sum()
-    eye = torch.eye(len(shape), dtype=shape.dtype, device=shape.device)
-    S = prior * eye
+    mean, P = torch.zeros_like(shape), torch.eye(len(shape), dtype=shape.dtype, device=shape.device)
+    if likely is not None:
+        mean, P = likely[0].to(P), torch.linalg.inv(likely[1].double()).to(P)
+    apart = lambda b: 0.5 * prior * ((b - mean) @ P @ (b - mean))  # noqa: E731
+    best = now.cost.sum() + apart(shape)
+    S = prior * P
     for _ in range(iterations):
         normal = problem.normal(now)
         B, C, c = problem.model.couple_shape(now.placed, now.pull, problem.layout)
         factor = limbs.factor(normal.raised(lam * (normal.diagonal() + STIFF) + FLOOR))
         solved = limbs.solve(factor, torch.cat([B, normal.g[..., None]], -1))
-        S = C + prior * eye - torch.einsum("tds,tdr->sr", B, solved[..., :-1])
-        gradient = c.sum(0) + prior * shape - torch.einsum("tds,td->s", B, solved[..., -1])
+        S = C + prior * P - torch.einsum("tds,tdr->sr", B, solved[..., :-1])
+        gradient = c.sum(0) + prior * (P @ (shape - mean)) - torch.einsum("tds,td->s", B, solved[..., -1])
         change = -torch.linalg.solve(S + lam * torch.diag(S.diagonal()), gradient)
         change = change * (1.0 / change.abs().max().clamp_min(1.0))
         moved = problem.moved(now.state, -(solved[..., -1] + solved[..., :-1] @ change))
         tried = replace(problem, shape=shape + change)
         new = tried.look(moved, frames)
-        value = new.cost.sum() + 0.5 * prior * tried.shape.square().sum()
+        value = new.cost.sum() + apart(tried.shape)
         if bool(value < best):
             done = float(best - value) < 1e-6 * float(best)
             problem, now, shape, best, lam = tried, new, tried.shape, value, max(lam * 0.3, 1e-6)
