@@ -6,6 +6,7 @@
 - {point: left_wrist, camera: cam01, frame: 133, at: [612, 380]}   # here it is, px
 - {contact: left_heel, frames: [40, 80], planted: false}           # the foot is, or is not, on the floor
 - {swap: [ann, bob], frames: [200, 260]}                           # each is the other
+- {nearer: left_wrist, than: left_elbow, camera: cam01, frame: 133}  # seen from there; turns a mirrored limb, its neighbours follow
 ```
 Frames count on the take's clock, the last excluded; without `frames` an edit holds for the whole take. `actor: ann` narrows an edit to one.
 """
@@ -31,8 +32,11 @@ KINDS = {
     "point": ("camera", "frame", "at", "actor"),
     "contact": ("frames", "planted", "actor"),
     "swap": ("frames",),
+    "nearer": ("than", "camera", "frame", "frames", "actor"),
 }
-NEEDED = {"point": ("camera", "frame", "at"), "contact": ("planted",)}
+NEEDED = {"point": ("camera", "frame", "at"), "contact": ("planted",), "nearer": ("than", "camera")}
+FOLLOW = {"nearer": 60}
+"""How many frames around an edit may follow it."""
 SIGMA = 1.0
 """Of a point that a person set, px."""
 
@@ -50,6 +54,7 @@ class Edit:
     camera: str | None = None
     at: tuple[float, float] | None = None
     planted: bool = False
+    than: str | None = None
 
     def holds(self, first: int, count: int) -> slice:
         """Which of `count` frames, the first of which is number `first`, the edit speaks of."""
@@ -75,7 +80,7 @@ class Edits:
             raise ValueError(f"{path}: not a YAML file: {error}") from error
         if not isinstance(listed, list):
             raise ValueError(f"{path}: needs a list, one edit a line, for example `- {{drop: cam03, frames: [120, 180]}}`")
-        known = {"drop": cameras, "ignore": keypoints, "point": keypoints, "contact": CONTACTS, "swap": actors}
+        known = {"drop": cameras, "contact": CONTACTS, "swap": actors} | dict.fromkeys(("ignore", "point", "nearer"), keypoints)
         return cls(tuple(_edit(f"{path}: edit {i + 1}", entry, known, cameras, actors) for i, entry in enumerate(listed)))
 
     def of(self, actor: str) -> Edits:
@@ -122,11 +127,17 @@ class Edits:
                 said[e.holds(first, count), CONTACTS.index(str(e.what))] = float(e.planted)
         return said
 
+    def orders(self, first: int, count: int) -> list[tuple[str, str, str, slice]]:
+        """Camera, what is nearer in its view, than what, and in which of `count` frames from number `first`."""
+        said = [(e, e.holds(first, count)) for e in self.each if e.kind == "nearer"]
+        return [(str(e.camera), str(e.what), str(e.than), f) for e, f in said if f.start < f.stop]
+
 
 def changed(before: Edits, after: Edits, first: int, count: int) -> list[tuple[int, int]]:
     """Stretches of frames (of `count`, the first being number `first`) on which two lists of edits differ, joined where they touch."""
     odd = [e for e in before.each if e not in after.each] + [e for e in after.each if e not in before.each]
-    spans = sorted((f.start, f.stop) for e in odd if (f := e.holds(first, count)).start < f.stop)
+    held = [(e, f) for e in odd if (f := e.holds(first, count)).start < f.stop]
+    spans = sorted((max(0, f.start - FOLLOW.get(e.kind, 0)), min(count, f.stop + FOLLOW.get(e.kind, 0))) for e, f in held)
     joined: list[tuple[int, int]] = []
     for a, z in spans:
         if joined and a <= joined[-1][1]:
@@ -163,18 +174,20 @@ def _edit(where: str, entry: Any, known: dict[str, Sequence[str]], cameras: Sequ
         *((n, known[kind], kind) for n in (what if isinstance(what, tuple) else (what,))),
         *(((entry["camera"], cameras, "camera"),) if "camera" in entry else ()),
         *(((entry["actor"], actors, "actor"),) if "actor" in entry else ()),
+        *(((entry["than"], known[kind], "than"),) if "than" in entry else ()),
     ):
         if name not in among:
             raise ValueError(f"{where}: `{field}: {name}` is none of {', '.join(among)}")
     if kind == "swap" and not (isinstance(what, tuple) and len(what) == 2 and what[0] != what[1]):
         raise ValueError(f"{where}: `swap` needs two different actors, for example [ann, bob]")
-    return Edit(
-        kind, what, _frames(where, kind, entry), entry.get("actor"), entry.get("camera"), _at(where, entry), bool(entry.get("planted"))
-    )
+    if kind == "nearer" and what == entry["than"]:
+        raise ValueError(f"{where}: `nearer: {what}` than itself; name two keypoints")
+    frames, at, planted = _frames(where, kind, entry), _at(where, entry), bool(entry.get("planted"))
+    return Edit(kind, what, frames, entry.get("actor"), entry.get("camera"), at, planted, entry.get("than"))
 
 
 def _frames(where: str, kind: str, entry: dict[str, Any]) -> tuple[float, float]:
-    if kind == "point":
+    if "frame" in entry:
         frame = entry["frame"]
         if type(frame) is not int or frame < 0:
             raise ValueError(f"{where}: `frame: {frame}` is not a frame's number")

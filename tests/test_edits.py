@@ -41,6 +41,9 @@ def edits(tmp_path, text, actors=("ann", "bob")):
         ("- {swap: ann}", "two different actors"),
         ("- {drop: c0, swap: [ann, bob]}", "exactly one of"),
         ("- {drop: c0, actor: eve}", "`actor: eve` is none of ann"),
+        ("- {nearer: nose, camera: c0}", "`nearer` needs `than:` too"),
+        ("- {nearer: nose, than: left_thumb, camera: c0}", "`than: left_thumb` is none of nose"),
+        ("- {nearer: nose, than: nose, camera: c0}", "than itself"),
         ("- [", "not a YAML file"),
     ],
 )
@@ -48,6 +51,15 @@ def test_a_wrong_line_is_told_with_its_number_and_the_remedy(tmp_path, text, tol
     with pytest.raises(ValueError, match=told) as error:
         edits(tmp_path, text)
     assert str(tmp_path / "edits.yaml") in str(error.value)
+
+
+def test_a_word_on_who_is_nearer_holds_in_its_frames_and_those_around_are_solved_again(tmp_path):
+    listed = edits(tmp_path, "- {nearer: left_wrist, than: nose, camera: c1, frame: 133}\n")
+    assert listed.orders(100, 100) == [("c1", "left_wrist", "nose", slice(33, 34))]
+    assert listed.orders(0, 100) == []
+    [(low, high)] = changed(Edits(), listed, 100, 100)
+    assert low < 33 and high > 34
+    assert remembered(plain(listed)) == listed
 
 
 def test_edits_change_only_what_they_name(tmp_path):

@@ -25,6 +25,8 @@ from rigs.landmarks import landmark_skin
 from studio.fit import contact, initial, learned, pulls
 from studio.fit.bursts import Bursts, parts
 from studio.fit.flesh import Flesh
+from studio.fit.mirrored import Nearer, opinions, order_of, turned_back, with_order
+from studio.fit.order import Order
 from studio.fit.points import Model
 from studio.fit.priors import ExpressionPrior, JointPrior, Priors, Smoothness
 from studio.fit.seat import HANDS, Seat, seated
@@ -76,6 +78,8 @@ class FitConfig:
     """What `studio train pose_prior` wrote; the package's own where empty."""
     mask_shape: bool = False
     """Whether masks tell of the shape too, where there are any: a network's estimate takes the place of the mean person."""
+    order: float = 0.0
+    """How sure a network must be which end of a limb is nearer, where one view alone sees it (probability, such as 0.9); 0: not asked."""
     key_frames: int = 48
     """Frames on which the shape is solved."""
     window: int = 256
@@ -102,6 +106,8 @@ class Observed:
     """What a person said of `contact.POINTS`: 1 planted, 0 free, NaN nothing."""
     masks: tuple[Bool[Tensor, "T _ _"], ...] = ()
     """Of each camera, at any resolution; none where silhouettes are not wanted."""
+    orders: tuple[Nearer, ...] = ()
+    """What a person said of who is nearer."""
 
     def __len__(self) -> int:
         return len(self.points)
@@ -109,7 +115,8 @@ class Observed:
     def __getitem__(self, frames: slice | Tensor) -> Observed:
         standing = None if self.standing is None else self.standing[frames]
         cut = {"pixels": self.pixels[:, frames], "sigma": self.sigma[:, frames], "points": self.points[frames]}
-        return replace(self, **cut, standing=standing, masks=tuple(m[frames] for m in self.masks))
+        masks, orders = tuple(m[frames] for m in self.masks), tuple(o[frames] for o in self.orders)
+        return replace(self, **cut, standing=standing, masks=masks, orders=orders)
 
     def coverage(self) -> Int[Tensor, "T"]:
         """How many keypoints have a 3D point in each frame."""
@@ -305,11 +312,20 @@ class Fitter:
         state, shape, sigma = settle_shape(self.problem(shape, views, self.config.kernel), state, 12, likely=told)
         return shape, sigma
 
+    def order(self, observed: Observed) -> Order | None:
+        """Who is nearer, as a person said or, if it is asked, as a network thinks."""
+        c = self.config
+        thought = opinions(observed.cameras, observed.keypoints, observed.pixels, c.order) if c.order else ()
+        return order_of((*observed.orders, *thought), self.names, observed.cameras, self.device)
+
     def stretch(self, observed: Observed, shape: Tensor) -> tuple[State, Tensor, Tensor]:
         """Poses, joint spread and contacts of consecutive frames."""
         views = self.views(observed)
         state = self.alone(self.start(observed, shape), views, shape)
-        problem = self.problem(shape, views, self.config.kernel)
+        problem, order = self.problem(shape, views, self.config.kernel), self.order(observed)
+        if order is not None:
+            state = turned_back(lambda kernel: self.problem(shape, views, kernel), state, order, self.config.kernel)
+            problem = with_order(problem, order)
         state, smoothness = self.smoothed(problem, state)
         contacts, held = torch.zeros(len(state), 4, device=self.device), None
         if self.config.contact and len(self.feet) == 4 and self.seat is None:
@@ -323,6 +339,7 @@ class Fitter:
             held = torch.full((len(state), len(self.names), 3), torch.nan, device=self.device)
             held[:, self.feet] = contact.anchors(feet, on)
         problem = self.problem(shape, views, self.config.kernel, held)
+        problem = problem if order is None else with_order(problem, order)
         flesh = self.flesh if self.flesh is not None and self.flesh.speaks(observed.masks) else None
         if flesh is not None:
             problem = flesh.joined(problem, self.fleshed, observed.cameras, observed.masks, state.root)

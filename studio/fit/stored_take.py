@@ -12,6 +12,7 @@ from torch import Tensor
 from calibration.cameras import Cameras
 from studio.edits import Edits
 from studio.fit.masks import masks_of
+from studio.fit.mirrored import Nearer
 from studio.fit.person import Observed
 from studio.take import Take
 from studio.values import Footage, Tracks3D
@@ -57,8 +58,10 @@ class StoredTake:
         pixels, sigma, points = self.edits.seen(self.cameras.names, keypoints.keypoints, first, *seen)
         standing, begin = self.edits.standing(first, len(points)), frames.start or 0
         span, who = slice(begin, begin + len(points)), tracks.detection[:, :, self.actor]
+        orders = tuple(Nearer.at(self.cameras.index(c), a, b, f, len(points)) for c, a, b, f in self.edits.orders(first, len(points)))
         masks = [] if self.masks is None else [masks_of(self.masks, c, who[i], span) for i, c in enumerate(self.cameras.names)]
-        return Observed(self.cameras, keypoints.keypoints, keypoints.network, keypoints.fps, pixels, sigma, points, standing, tuple(masks))
+        named = (self.cameras, keypoints.keypoints, keypoints.network, keypoints.fps)
+        return Observed(*named, pixels, sigma, points, standing, tuple(masks), orders)
 
     def coverage(self) -> Int[Tensor, "T"]:
         """How many keypoints have a 3D point in each frame."""
