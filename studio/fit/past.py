@@ -7,7 +7,6 @@ Sukhatme 2010): what a later frame changes about the robust weights of one that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -99,20 +98,27 @@ def eliminated(
     D = lam[:, None] * (diagonal + firm + STIFF) + FLOOR
     diagonal.add_(D)
     g = g + (smoothness.gradient(state) * problem.free)[:, columns]
-    F, stencil = len(columns), own.times
-    ahead = _information(past, F, H.device)
-    r, kept = torch.nn.functional.pad(-g.double(), (0, 0, 0, 2)), []
+    step = _swept(H, -g, _woven(own, H), past)
+    if not bool(torch.isfinite(step).all()):
+        step = _swept(H.double(), -g.double(), _woven(own, H).double(), past).to(g.dtype)
+    return step, g, D
+
+
+def _swept(H: Float[Tensor, "T F F"], r: Float[Tensor, "T F"], woven: Float[Tensor, "3 3 F"], past: Past | None) -> Tensor:
+    """Solution of a window's system; not finite where the precision of `H` does not suffice."""
+    T, F = r.shape
+    ahead, r, kept = _information(past, F, H), torch.nn.functional.pad(r, (0, 0, 0, 2)), []
     for i in range(T):
-        A = _joined(H[i], ahead, stencil, min(3, T - i))
+        A = _joined(H[i], ahead, woven, min(3, T - i))
         gone = _Gone.of(A, r[i], F)
         rest = (len(A) - F) // F
         r[i + 1 : i + 1 + rest] -= gone.told().view(rest, F)
         ahead = gone.left
         kept.append(gone)
-    x = r.new_zeros(T + 2, F)
+    x = torch.zeros_like(r)
     for i in reversed(range(T)):
         x[i] = kept[i].solved(x[i + 1 : i + 3].flatten())
-    return x[:T].to(g.dtype), g, D
+    return x[:T]
 
 
 def condensed(problem: Problem, state: State, smoothness: Smoothness, past: Past | None) -> Past:
@@ -122,8 +128,9 @@ def condensed(problem: Problem, state: State, smoothness: Smoothness, past: Past
     F, joined = len(columns), Continued.of_past(smoothness, past)
     g = (joined.gradient(three) * problem.free)[:, columns].double()
     g[0] += g0[0]
+    H = H.double()
     H[0].diagonal().add_(FLOOR)
-    gone = _Gone.of(_joined(H[0], _information(past, F, H.device), smoothness.of(columns).times, 3), g[0], F)
+    gone = _Gone.of(_joined(H[0], _information(past, F, H), _woven(smoothness.of(columns), H), 3), g[0], F)
     left = 0.5 * (gone.left + gone.left.T)
     left.diagonal().add_(FLOOR)
     root = torch.linalg.cholesky(left)
@@ -137,25 +144,27 @@ def _dense(problem: Problem, looks: list[Look]) -> tuple[Float[Tensor, "T F F"],
     return torch.cat([problem.layout.limbs.dense(n) for n in normals]), torch.cat([n.g for n in normals])
 
 
-def _information(past: Past | None, F: int, device: torch.device) -> Float[Tensor, "2*F 2*F"]:
+def _information(past: Past | None, F: int, like: Tensor) -> Float[Tensor, "2*F 2*F"]:
     """What the past adds to a window's first two frames."""
-    if past is None:
-        return torch.zeros(2 * F, 2 * F, dtype=torch.float64, device=device)
-    return past.information
+    return like.new_zeros(2 * F, 2 * F) if past is None else past.information.to(like.dtype)
 
 
-def _joined(H: Tensor, ahead: Tensor, stencil: Callable[[Tensor], Tensor], frames: int) -> Float[Tensor, "n n"]:
+def _joined(H: Tensor, ahead: Tensor, woven: Float[Tensor, "3 3 F"], frames: int) -> Float[Tensor, "n n"]:
     """The system of a frame and the (at most two) after it: its own block, what was left of earlier ones, and their smoothness."""
     F = len(H)
-    A = torch.zeros(frames * F, frames * F, dtype=torch.float64, device=H.device)
+    A = H.new_zeros(frames * F, frames * F)
     some = min(len(ahead), len(A))
     A[:some, :some] = ahead[:some, :some]
     A[:F, :F] += H
-    if frames == 3:  # smoothness does not mix unknowns: one product tells a whole block column
-        for i, one in enumerate(torch.eye(3, dtype=H.dtype, device=H.device)):
-            for j, part in enumerate(stencil(one[:, None].expand(3, F))):
-                A[j * F : (j + 1) * F, i * F : (i + 1) * F].diagonal().add_(part)
+    if frames == 3:
+        A.view(3, F, 3, F).diagonal(dim1=1, dim2=3).add_(woven)
     return A
+
+
+def _woven(smoothness: Smoothness, like: Tensor) -> Float[Tensor, "3 3 F"]:
+    """Second derivatives of one second difference: smoothness does not mix unknowns, so one product tells a whole block column."""
+    F = like.shape[-1]
+    return torch.stack([smoothness.times(one[:, None].repeat(1, F)) for one in torch.eye(3, dtype=like.dtype, device=like.device)])
 
 
 @dataclass(frozen=True)
@@ -171,7 +180,8 @@ class _Gone:
 
     @classmethod
     def of(cls, A: Tensor, r: Tensor, F: int) -> _Gone:
-        L = torch.linalg.cholesky(A[:F, :F])
+        L, failed = torch.linalg.cholesky_ex(A[:F, :F])
+        L = torch.where(failed > 0, torch.nan, L)
         both = torch.linalg.solve_triangular(L, torch.cat([A[:F, F:], r[:, None]], 1), upper=False)
         X = both[:, :-1]
         return cls(L, X, both[:, -1], torch.addmm(A[F:, F:], X.T, X, alpha=-1))
