@@ -137,7 +137,8 @@ def measured(source: Performed, character: Character) -> Row:
     world, short = in_the_room(source, facing, mapping, far, fit.scale)
     jump = turning(clip.R_parent_joint[:, sorted(mapping.all)]) / own_turning(source)
     slide, hand = skate(source, facing, mapping, clip), hands(source, facing, mapping, clip)
-    return Row(character.name, source.name, *(round(1000 * v, 2) for v in (slide, hand, world, short)), round(jump, 2), round(spent, 2))
+    slide, hand, world, short = (round(1000 * v, 2) for v in (slide, hand, world, short))
+    return Row(character.name, source.name, slide, hand, world, short, round(jump, 2), round(spent, 2))
 
 
 def turned_to_front(source: Performed, character: Character, mapping: Mapping) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 JOINTS = "test_joints_and_deformed_mesh_come_back_within_a_hundredth_of_a_millimetre"
 ROOTED = "test_export_curves::test_a_root_bone_moves_no_joint_in_a_file"
 RATES = "test_export_curves::test_files_of_another_rate_hold_the_same_movement"
+PRESETS = "test_export_character::test_a_preset_comes_back_from_every_format"
 PROOF = {
     ("fbx", "motion"): "test_export_ufbx::test_every_joint_is_where_the_body_has_it_on_every_frame",
     ("fbx", "skin"): f"test_export_fbx::{JOINTS}",
@@ -19,6 +20,9 @@ PROOF = {
     ("fbx", "`--fps`"): "test_export_fbx::test_keys_lie_on_the_frames_of_every_rate",
     ("fbx", "fewer keys"): "test_export_ufbx::test_fewer_keys_miss_no_rotation_and_no_place_by_more_than_was_allowed",
     ("fbx", "uncertainty"): "test_export_fbx::test_contacts_and_sigmas_are_animated_properties_when_asked_for",
+    ("fbx", "other skeletons"): PRESETS,
+    ("bvh", "other skeletons"): PRESETS,
+    ("glb", "other skeletons"): PRESETS,
     ("bvh", "motion"): "test_bvh::test_joints_come_back_within_two_micrometres",
     ("bvh", "root bone"): ROOTED,
     ("bvh", "`--fps`"): RATES,

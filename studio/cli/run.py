@@ -22,7 +22,7 @@ STAGES = {
     "sync": "Put the cameras on one clock: from motion, sound, light, timecode or a table.",
     "track": "Tell who is who across cameras and time, and triangulate.",
     "fit": "Fit the body to what the cameras saw.",
-    "export": "Write the animation files.",
+    "export": "Write animation files and tables into the take's folder `export`; what is chosen here is kept for the next time.",
     "report": "Write the report.",
 }
 
@@ -109,7 +109,8 @@ def stage(name: str, argv: Sequence[str]) -> None:
         if config != kept:  # only now: settings that fail must not stand in the way of the next command
             save(replace(_config(take, None), **{name: config}), take / "settings.yaml")
 
-    verb.__annotations__ = {"take": Positional[Path], "config": Annotated[type(default), arg(name="")], "force": bool}
+    again = Annotated[bool, arg(help="Do it although it is up to date.")]
+    verb.__annotations__ = {"take": Positional[Path], "config": Annotated[type(default), arg(name="")], "force": again}
     verb.__defaults__ = (default, False)
     tyro.cli(verb, prog=f"studio {name}", args=list(argv), description=STAGES[name], config=PLAIN)
 

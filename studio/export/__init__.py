@@ -31,7 +31,7 @@ class ExportConfig:
     """What `export` writes and how."""
 
     formats: tuple[str, ...] = ("fbx", "bvh", "glb", "trc", "csv")
-    """fbx, bvh, glb, usd, npz (AMASS), arkit (face), c3d, trc, csv: names in the table `EXPORTERS`."""
+    """Any of fbx, bvh, glb, usd (animation), npz (AMASS), arkit (Live Link Face), c3d, trc, csv (tables)."""
     rest: Rest = "t"
     """Rest pose of characters: "t" (arms level, palms down) or "a" (the body model's own)."""
     bind: Literal["rest", "model"] = "rest"

@@ -145,9 +145,9 @@ def built(path: Path, character: Character, clip: Clip, morphs: Weights) -> Path
         if float((place - still).abs().max()) > STILL:
             animated.places(j, place)
     for mesh in (m for m in character.meshes if m.weights is not None):
-        node = _skinned(file, mesh, character)
+        drawn = _skinned(file, mesh, character)
         if mesh.shapes is not None and any(name in morphs for name in mesh.morphs):
-            animated.faces(node, _weights(mesh.morphs, morphs, clip))
+            animated.faces(drawn, _weights(mesh.morphs, morphs, clip))
     file.document["animations"] = [animated.entry]
     file.save(path)
     return path

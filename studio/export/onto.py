@@ -110,7 +110,7 @@ class Onto:
     def remarks(self) -> list[str]:
         """What a user should know of the fit, in plain sentences."""
         found = [f"{self.actor}: {note}" for note in self.mapping.notes]
-        if odd := self.character.problems:
+        if odd := list(self.character.problems):
             more = f" ({len(odd) - 1} more: `studio inspect` tells)" if len(odd) > 1 else ""
             found.append(f"{self.actor}: {self.character.source.path or self.character.name}: {odd[0]}{more}")
         rest = rest_name(self.character, self.mapping)
