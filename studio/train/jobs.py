@@ -103,7 +103,8 @@ class Report:
     def show(self, console: Console) -> None:
         """Print the table and the gates."""
         columns = list(dict.fromkeys(c for row in self.rows.values() for c in row))
-        view = Table(f"{self.network}: {self.data}", *columns)
+        view = Table("", *columns, title=f"{self.network}: {self.data}", title_justify="left")
+        view.columns[0].no_wrap = True
         for column in view.columns[1:]:
             column.justify = "right"
         for name, row in self.rows.items():

@@ -136,7 +136,10 @@ class _Run:
             decays = [player.decay, 0.0]
             self.optimisers.append(
                 torch.optim.AdamW(
-                    [{"params": g, "weight_decay": d} for g, d in zip(groups, decays, strict=True) if g], lr=player.rate, betas=player.betas
+                    [{"params": g, "weight_decay": d} for g, d in zip(groups, decays, strict=True) if g],
+                    lr=player.rate,
+                    betas=player.betas,
+                    fused=True,  # on a processor, too: a small network's step would take a third of the time otherwise
                 )
             )
             self.means.append({k: v.detach().clone() for k, v in network.state_dict().items()} if player.average else {})
