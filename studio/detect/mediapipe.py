@@ -26,6 +26,8 @@ JOINTS = [0, *range(11, 17), *range(23, 29)]
 """Pose landmarks: nose, then shoulders, elbows, wrists, hips, knees, ankles."""
 MISSED, AGAIN = 40, 3
 """For so many frames after somebody was lost, behind another mostly, he is searched for in every so many frames."""
+LARGE = 800
+"""px: of an image so wide or high the smallest part searched, 0.6 of it, is more than twice what the network takes."""
 Pyramid = list[UInt8[Array, "H W 3"]]
 
 
@@ -96,10 +98,13 @@ class Mediapipe:
 
         Of two who stand close the network that searches makes one, so those who are followed are painted over before.
         """
-        shown = halvings(_without(pyramid[0], [p.body for p in self._persons.values()])) if self._persons else pyramid
-        for region in _candidates(self._networks, shown):
+        bodies = [person.body for person in self._persons.values()]
+        shown = pyramid
+        for region in self._candidates(pyramid, bodies):
             if any(_near(region, around_body(*person.body.anchors)) for person in self._persons.values()):
                 continue
+            if bodies and shown is pyramid:
+                shown = halvings(_without(pyramid[0], bodies, 1))
             body = self._networks.pose(shown, region)
             if body.presence >= PRESENT and shown is not pyramid:
                 body = self._networks.pose(shown, around_body(*body.anchors))
@@ -111,6 +116,15 @@ class Mediapipe:
             slot = self._free_slot(body.region.size)
             if slot is not None:
                 self._persons[slot] = Person(body)
+
+    def _candidates(self, pyramid: Pyramid, followed: list[PoseSight]) -> list[Region]:
+        """Where people may be whom nobody follows. Of a large image the network that searches sees less than half the resolution."""
+        if not followed:
+            return _candidates(self._networks, pyramid)
+        if len(pyramid) < 2 or max(pyramid[0].shape[:2]) < LARGE:
+            return _candidates(self._networks, halvings(_without(pyramid[0], followed, 1)))
+        half = halvings(_without(pyramid[1], followed, 2), len(pyramid) - 2)
+        return [Region(2 * x + 0.5, 2 * y + 0.5, 2 * size, angle) for x, y, size, angle in _candidates(self._networks, half, 24)]
 
     def _is_new(self, pyramid: Pyramid, body: PoseSight) -> bool:
         """Whether to begin following: most of a body is clearly seen, or part of it with a face.
@@ -157,15 +171,14 @@ class Mediapipe:
         return whole_body(body.points, body.visibility, body.world, body.region.size, hands, face, (width, height), mask)
 
 
-def _without(image: UInt8[Array, "H W 3"], bodies: list[PoseSight]) -> UInt8[Array, "H W 3"]:
-    """The image with what is around people in their places, as smooth as a wall."""
+def _without(image: UInt8[Array, "H W 3"], bodies: list[PoseSight], reduction: int) -> UInt8[Array, "H W 3"]:
+    """The image with what is around people in their places, as smooth as a wall. It is `reduction` times smaller than the bodies' own."""
     height, width = image.shape[:2]
     covered = np.zeros((height, width), np.uint8)
     for body in bodies:
-        rim = max(3, round(body.region.size / 40))
-        covered = np.maximum(
-            covered, cv2.dilate((paste(body.mask, body.region, width, height, 1) > 0.4).astype(np.uint8), np.ones((rim, rim), np.uint8))
-        )
+        rim = max(3, round(body.region.size / reduction / 40))
+        mask = paste(body.mask, body.region, reduction * width, reduction * height, reduction) > 0.4
+        covered = np.maximum(covered, cv2.dilate(mask.astype(np.uint8), np.ones((rim, rim), np.uint8)))
     small = (max(width // 8, 1), max(height // 8, 1))
     known = cv2.resize(1.0 - covered, small, interpolation=cv2.INTER_AREA).astype(np.float32)
     light = cv2.resize(image * (1 - covered)[..., None], small, interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -175,8 +188,8 @@ def _without(image: UInt8[Array, "H W 3"], bodies: list[PoseSight]) -> UInt8[Arr
     return np.where(covered[..., None] > 0, wall.clip(0, 255).astype(np.uint8), image)
 
 
-def _candidates(networks: Networks, pyramid: Pyramid) -> list[Region]:
-    """Body regions found in the whole image and, for small people, in overlapping tiles; large first."""
+def _candidates(networks: Networks, pyramid: Pyramid, least: float = 48) -> list[Region]:
+    """Body regions of more than `least` px found in the whole image and, for small people, in overlapping tiles; large first."""
     height, width = pyramid[0].shape[:2]
     side = float(max(width, height))
     places = [Region((width - 1) / 2, (height - 1) / 2, side, 0.0)]
@@ -186,7 +199,7 @@ def _candidates(networks: Networks, pyramid: Pyramid) -> list[Region]:
     for region in sorted(found, key=lambda r: -r.size):
         reach = region.size / 2  # of someone whose hips are outside the image, the head may be inside
         inside = -reach <= region.x < width + reach and -reach <= region.y < height + reach
-        if inside and region.size > 48 and not any(_near(region, d) for d in distinct):
+        if inside and region.size > least and not any(_near(region, d) for d in distinct):
             distinct.append(region)
     return distinct
 

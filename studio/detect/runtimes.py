@@ -41,30 +41,32 @@ class LiteRT:
     """On one CPU thread, through Google's interpreter. Belongs to one thread."""
 
     def __init__(self) -> None:
-        self._interpreters: dict[str, Any] = {}
+        self._interpreters: dict[str, tuple[Any, Any, list[int]]] = {}
 
     def side(self, name: str) -> int:
         """px."""
-        return int(self._interpreter(name).get_input_details()[0]["shape"][1])
+        return int(self._interpreter(name)[0].get_input_details()[0]["shape"][1])
 
     def run(self, name: str, crops: Float[Array, "B side side 3"], low: float) -> list[Float[Array, "B ..."]]:
         """One crop after the other."""
-        interpreter = self._interpreter(name)
-        given, wanted = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()
+        interpreter, given, wanted = self._interpreter(name)
         answers = []
         for crop in crops:
             interpreter.set_tensor(given, (crop * np.float32((1 - low) / 255) + np.float32(low))[None])
             interpreter.invoke()
-            answers.append([interpreter.get_tensor(d["index"]) for d in wanted])
+            answers.append([interpreter.get_tensor(i) for i in wanted])
         return [np.concatenate(parts) for parts in zip(*answers, strict=True)]
 
-    def _interpreter(self, name: str) -> Any:
+    def _interpreter(self, name: str) -> tuple[Any, Any, list[int]]:
+        """A network, the number of its input, and those of its outputs: asking for them every time costs as much as a small network."""
         if name not in self._interpreters:
             from ai_edge_litert.interpreter import Interpreter
 
             with _quiet():
-                self._interpreters[name] = Interpreter(model_path=str(network_file(name)), num_threads=1)
-                self._interpreters[name].allocate_tensors()
+                interpreter = Interpreter(model_path=str(network_file(name)), num_threads=1)
+                interpreter.allocate_tensors()
+            outputs = [d["index"] for d in interpreter.get_output_details()]
+            self._interpreters[name] = interpreter, interpreter.get_input_details()[0]["index"], outputs
         return self._interpreters[name]
 
 
