@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 sys.path += [str(ROOT), str(ROOT / "tests")]
 
 from clips import ALL, Case, cases, written  # noqa: E402
+from export_scene import truth  # noqa: E402
 
 from rigs.body import Body  # noqa: E402
 from studio.export.animation import Character, character  # noqa: E402
