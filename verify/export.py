@@ -213,7 +213,9 @@ def told(table: dict[str, dict[str, Any]]) -> int:
     for reader in ALL:
         rows = [row for title, row in fair.items() if title.endswith(f": {reader}")]
         most = {key: max((row[key] for row in rows if row[key] is not None), default=None) for key in LIMITS}
-        print(f"  {reader}: " + ", ".join(f"{key} {value:.4f} mm" for key, value in most.items() if value is not None))
+        numbers = ", ".join(f"{key} {value:.4f} mm" for key, value in most.items() if value is not None)
+        if numbers:
+            print(f"  {reader}: {numbers}")
     return int(bad > 0)
 
 
