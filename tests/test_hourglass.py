@@ -168,6 +168,35 @@ def test_a_checkpoint_is_a_detector_like_any_other(checkpoint):
     assert Own(str(checkpoint)).see(np.full((96, 128, 3), 90, np.uint8)) == {}  # nobody is there
 
 
+def test_a_detector_puts_keypoints_where_the_image_has_them(checkpoint, monkeypatch):
+    from types import SimpleNamespace
+
+    from studio.detect.landmarks import Sight
+    from studio.detect.mediapipe import Mediapipe
+    from studio.detect.regions import halvings
+    from studio.nets.hourglass import Seen
+
+    image = np.full((400, 600, 3), 20, np.uint8)
+    image[208:213, 340:345] = 255  # a light with its middle at (342, 210)
+    empty = Sight(*(np.full(shape, np.nan) for shape in ((133, 2), (133,), (133,), (133, 3))), None)
+    monkeypatch.setattr(Mediapipe, "_whole", lambda *_: empty)
+    body = SimpleNamespace(points=np.array([[300.0, 120.0], [360.0, 320.0]]), world=np.zeros((33, 3)))
+    detector = Own(str(checkpoint))
+
+    def brightest(crops):
+        light = crops[0].double().mean(-1) - crops.min()
+        rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+        middle = torch.stack([(light * columns).sum(), (light * rows).sum()]).float() / float(light.sum())
+        return Seen(middle.expand(1, 23, 2), torch.eye(2).expand(1, 23, 2, 2))
+
+    monkeypatch.setattr(detector._eye, "see", brightest)
+    sight = detector._whole(halvings(image), SimpleNamespace(body=body))
+    wrist, face = COCO_WHOLEBODY.index("left_wrist"), COCO_WHOLEBODY.index("face-3")
+    assert np.allclose(sight.pixels[wrist], [342, 210], atol=0.3)
+    assert sight.sigma[wrist] == pytest.approx(1.4 * 200 / 64)  # a pixel of the crop
+    assert 0 < sight.confidence[wrist] < 1 and np.isnan(sight.pixels[face]).all()
+
+
 def test_a_square_around_a_person_maps_crop_to_image():
     matrix, extent = square(np.array([[100.0, 50.0], [140.0, 250.0]]), 64)
     assert extent == 200
