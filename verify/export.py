@@ -201,7 +201,7 @@ def main() -> int:
                 saved(kept, table, done=False)
         for row in (f"{case.title}: {reader}" for reader in case.readers if reader in runs):
             print(line(row, table[row]), flush=True)
-    saved(kept, table, done=True)
+    saved(kept, table, done=not arguments.only)  # parts of the matrix add up to the whole
     return told(table)
 
 
