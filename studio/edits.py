@@ -5,6 +5,7 @@
 - {ignore: left_wrist, camera: cam01, frames: [130, 140]}          # do not use a keypoint; in all cameras where none is named
 - {point: left_wrist, camera: cam01, frame: 133, at: [612, 380]}   # here it is, px
 - {contact: left_heel, frames: [40, 80], planted: false}           # the foot is, or is not, on the floor
+- {contact: left_hand, frames: [40, 80], planted: true}            # the hand rests on something that stays where it is
 - {swap: [ann, bob], frames: [200, 260]}                           # each is the other
 - {nearer: left_wrist, than: left_elbow, camera: cam01, frame: 133}  # seen from there; turns a mirrored limb, its neighbours follow
 ```
@@ -25,7 +26,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 FILE = "edits.yaml"
-CONTACTS = ("left_heel", "left_big_toe", "right_heel", "right_big_toe")
+CONTACTS = {
+    **{name: (i,) for i, name in enumerate(("left_heel", "left_big_toe", "right_heel", "right_big_toe"))},
+    **{"left_hand": (4, 5), "left_fingertips": (5,), "right_hand": (6, 7), "right_fingertips": (7,)},
+}
+"""What can be said to be planted -> columns of `Motion.contacts`."""
 KINDS = {
     "drop": ("frames", "actor"),
     "ignore": ("camera", "frames", "actor"),
@@ -80,7 +85,7 @@ class Edits:
             raise ValueError(f"{path}: not a YAML file: {error}") from error
         if not isinstance(listed, list):
             raise ValueError(f"{path}: needs a list, one edit a line, for example `- {{drop: cam03, frames: [120, 180]}}`")
-        known = {"drop": cameras, "contact": CONTACTS, "swap": actors} | dict.fromkeys(("ignore", "point", "nearer"), keypoints)
+        known = {"drop": cameras, "contact": tuple(CONTACTS), "swap": actors} | dict.fromkeys(("ignore", "point", "nearer"), keypoints)
         return cls(tuple(_edit(f"{path}: edit {i + 1}", entry, known, cameras, actors) for i, entry in enumerate(listed)))
 
     def of(self, actor: str) -> Edits:
@@ -119,12 +124,12 @@ class Edits:
                 points[f, k] = torch.nan
         return pixels, sigma, points
 
-    def standing(self, first: int, count: int) -> Float[Tensor, "T 4"]:
-        """What was said of heels and toes: 1 planted, 0 free, NaN nothing."""
-        said = torch.full((count, 4), torch.nan)
+    def standing(self, first: int, count: int) -> Float[Tensor, "T 8"]:
+        """What was said of heels, toes and hands: 1 planted, 0 free, NaN nothing."""
+        said = torch.full((count, 8), torch.nan)
         for e in self.each:
             if e.kind == "contact":
-                said[e.holds(first, count), CONTACTS.index(str(e.what))] = float(e.planted)
+                said[e.holds(first, count), list(CONTACTS[str(e.what)])] = float(e.planted)
         return said
 
     def orders(self, first: int, count: int) -> list[tuple[str, str, str, slice]]:

@@ -187,5 +187,6 @@ class Motion(Stored):
     expression: Float[Tensor, "T E"]
     sigma: Float[Tensor, "T J"]
     """Standard deviation of each joint's world position (root mean square of the three axes), m."""
-    contacts: Float[Tensor, "T 4"]
-    """Probability that left heel, left toe, right heel, right toe is planted."""
+    contacts: Float[Tensor, "T 8"]
+    """Probability that left heel, left toe, right heel, right toe is planted, and that ball and tip of the left and of the right hand
+    rest on the floor. Files from before there were hands have the first four."""

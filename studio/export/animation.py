@@ -64,8 +64,8 @@ class Character:
     """Frame number of the first frame since 00:00:00:00, at this rate."""
     sigma: Float[Tensor, "T B"]
     """Standard deviation of the position of each of the body's joints, m."""
-    contacts: Float[Tensor, "T 4"]
-    """Probability that left heel, left toe, right heel, right toe is planted."""
+    contacts: Float[Tensor, "T 8"]
+    """Probability that heels, toes and hands are planted, as in `Motion`."""
     rebound: bool = False
     """Whether the mesh itself is brought to the rest pose and bound there."""
     above: tuple[str, ...] = ()
@@ -122,7 +122,7 @@ def checked(motion: Motion, body: Body) -> None:
     if not bool(torch.isfinite(motion.shape).all()):
         raise ValueError(f"{who}: shape holds a value that is not finite; fit the take again")
     root = (motion.joints[0],) * 3
-    feet = ("left heel", "left toe", "right heel", "right toe")
+    feet = tuple(f"{s} {p}" for parts in (("heel", "toe"), ("hand", "fingertips")) for s in ("left", "right") for p in parts)
     fields = {"translation": root, "rotation": motion.joints, "expression": body.expression_names, "sigma": motion.joints, "contacts": feet}
     for field, names in fields.items():
         wrong = (~torch.isfinite(getattr(motion, field))).nonzero()

@@ -23,7 +23,7 @@ ORDER = 2
 """Of the Butterworth filter; forwards and backwards it acts as one of twice that."""
 TRAVEL = 0.25
 """A performer who ends farther than this from where the clip began walks; a loop then keeps the path over the floor, m."""
-_CONTACT_SWAP = [2, 3, 0, 1]
+_CONTACT_SWAP = [2, 3, 0, 1, 6, 7, 4, 5]
 
 
 def smoothed(motion: Motion, how: Smooth, cutoff: float, beta: float = 0.5) -> Motion:
@@ -101,7 +101,7 @@ def mirrored(motion: Motion, body: Body) -> Motion:
         translation=motion.translation * across,
         expression=motion.expression[:, faces],
         sigma=motion.sigma[:, other],
-        contacts=motion.contacts[:, _CONTACT_SWAP],
+        contacts=motion.contacts[:, _CONTACT_SWAP[: motion.contacts.shape[1]]],
     )
 
 

@@ -28,6 +28,8 @@ __all__ = ["TICKS", "Curves", "Objects", "Options", "definitions", "face_shapes"
 CENTIMETRES = 100.0
 FOOT_CURVES = ("contact_left_heel", "contact_left_toe", "contact_right_heel", "contact_right_toe")
 """Custom properties of the top joint: probability that this part of a foot is planted."""
+HAND_CURVES = ("contact_left_hand", "contact_left_fingertips", "contact_right_hand", "contact_right_fingertips")
+"""... that this part of a hand rests on the floor."""
 SIGMA_CURVE = "sigma_mm"
 """Custom property of every joint of the body: standard deviation of its position, mm."""
 STILL = 1e-7
@@ -246,7 +248,7 @@ def _frames(values: np.ndarray, limit: float, total: bool = False) -> np.ndarray
 
 def _measures(curves: Curves, scene: Objects, character: Character, joints: list[int]) -> None:
     """How sure the studio is, for scripts and for switches of foot locks."""
-    by_joint: dict[int, dict[str, np.ndarray]] = {joints[0]: dict(zip(FOOT_CURVES, character.contacts.T.numpy()))}
+    by_joint: dict[int, dict[str, np.ndarray]] = {joints[0]: dict(zip(FOOT_CURVES + HAND_CURVES, character.contacts.T.numpy()))}
     for joint, sigma in zip(joints[len(character.above) :], 1000 * character.sigma.T.numpy()):
         by_joint.setdefault(joint, {})[SIGMA_CURVE] = sigma
     for joint, measured in by_joint.items():

@@ -28,7 +28,7 @@ def recipe(take: Take, config: FitConfig) -> dict[str, Any]:
     clocks = take.folder / SYNC_FILE
     inputs = [p for p in (take.tracks_file, take.keypoints_folder, masks_folder(take), take.cameras_file, clocks) if p.exists()]
     strengths = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "workers"}
-    return stamp(inputs, {"take": take.facts, "config": strengths, "studio": studio.__version__})
+    return stamp(inputs, {"take": take.facts, "config": strengths, "studio": studio.__version__, "contacts": 8})
 
 
 def touched(path: Path, base: dict[str, Any], edits: Edits, first: int, frames: int, halo: int) -> list[slice] | None:

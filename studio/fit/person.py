@@ -102,8 +102,8 @@ class Observed:
     sigma: Float[Tensor, "C T K"]
     points: Float[Tensor, "T K 3"]
     """Triangulated, NaN where unknown."""
-    standing: Float[Tensor, "T 4"] | None = None
-    """What a person said of `contact.POINTS`: 1 planted, 0 free, NaN nothing."""
+    standing: Float[Tensor, "T 8"] | None = None
+    """What a person said of `contact.POINTS` and `contact.HANDS`: 1 planted, 0 free, NaN nothing."""
     masks: tuple[Bool[Tensor, "T _ _"], ...] = ()
     """Of each camera, at any resolution; none where silhouettes are not wanted."""
     orders: tuple[Nearer, ...] = ()
@@ -142,7 +142,8 @@ class Fitted:
     state: State
     sigma: Float[Tensor, "T J"]
     """Standard deviation of joint positions, m."""
-    contacts: Float[Tensor, "T 4"]
+    contacts: Float[Tensor, "T 8"]
+    """Probability that heels and toes, balls and tips of the hands are planted; of hands that are no keypoints 0."""
 
 
 class Fitter:
@@ -170,6 +171,10 @@ class Fitter:
         faces = [k for k, n in enumerate(named) if n.startswith("face-")]
         self.faces = faces
         self.feet = [named.index(n) for n in contact.POINTS if n in named]
+        hands = [named.index(n) for n in contact.HANDS if n in named]
+        self.hands = hands if len(hands) == 4 else []
+        self.firm = torch.ones(len(named), device=self.device)
+        self.firm[self.hands] = contact.FIRM
         self.seat: Seat | None = None
         outlined = config.silhouette if observed.masks else 0.0  # without masks there is nothing to sample a surface for
         self.flesh = Flesh.of(self.body, outlined, config.solid, config.floor, config.kernel)
@@ -250,6 +255,18 @@ class Fitter:
         blur = self.scatter.cpu() * (observed.cameras.focal.mean(1)[:, None, None] / depth)
         return pulls.Views.undistorted(observed.cameras, pixels, (sigma**2 + blur**2).sqrt()).to(self.device)
 
+    def contacts(self, points: Float[Tensor, "T P 3"], views: pulls.Views) -> tuple[Float[Tensor, "T P"], Bool[Tensor, "T P"]]:
+        """Probability that feet and hands (where these are keypoints) are planted, and when they are taken to be."""
+        feet, hands = points[:, :4], points[:, 4:]
+        p = contact.probability(feet, self.fps)
+        if not self.hands:
+            return p, contact.planted(p, self.fps)
+        soles = self.model.skin.rest[self.feet, 2] - self.body.skin.rest[:, 2].min()
+        sides = [[k for k, n in enumerate(self.names) if n.startswith((f"{s}_hand", f"{s}_middle"))] for s in ("left", "right")]
+        seen = torch.stack([(views.precision[:, k] > 0).any(0).any(0) for k in sides], 1)
+        q = contact.hand_probability(hands, feet, soles, seen, self.fps)
+        return torch.cat([p, q], 1), torch.cat([contact.planted(p, self.fps), contact.leaning(q, self.fps)], 1)
+
     def problem(self, shape: Tensor, views: pulls.Views, kernel: float, planted: Tensor | None = None, face: bool = True) -> Problem:
         """The objective for one stretch; expression is free only with `face` and where a face was seen."""
 
@@ -258,7 +275,7 @@ class Fitter:
             if self.seat is not None:
                 pull = pull + self.seat.pull(points)
             if planted is not None:
-                pull = pull + pulls.targets(points, planted[frames], torch.full_like(points[..., 0], self.config.contact), 20.0)
+                pull = pull + pulls.targets(points, planted[frames], (self.config.contact * self.firm).expand(points.shape[:2]), 20.0)
             return pull
 
         free = self.free.clone()
@@ -327,17 +344,18 @@ class Fitter:
             state = turned_back(lambda kernel: self.problem(shape, views, kernel), state, order, self.config.kernel)
             problem = with_order(problem, order)
         state, smoothness = self.smoothed(problem, state)
-        contacts, held = torch.zeros(len(state), 4, device=self.device), None
+        contacts, held = torch.zeros(len(state), 8, device=self.device), None
         if self.config.contact and len(self.feet) == 4 and self.seat is None:
-            feet = self.model.place(state, shape).points[:, self.feet]
-            contacts = contact.probability(feet, self.fps)
-            on = contact.planted(contacts, self.fps)
+            chosen = self.feet + self.hands
+            points = self.model.place(state, shape).points[:, chosen]
+            contacts, on = self.contacts(points, views)
             if observed.standing is not None:
-                said = observed.standing.to(self.device)
+                said = observed.standing.to(self.device)[:, : len(chosen)]
                 on, contacts = torch.where(said.isnan(), on, said > 0.5), torch.where(said.isnan(), contacts, said)
             contacts = torch.where(on, contacts.clamp_min(0.51), contacts.clamp_max(0.49))  # above a half is what was held
             held = torch.full((len(state), len(self.names), 3), torch.nan, device=self.device)
-            held[:, self.feet] = contact.anchors(feet, on)
+            held[:, chosen] = contact.anchors(points, on)
+            contacts = torch.nn.functional.pad(contacts, (0, 8 - len(chosen)))
         problem = self.problem(shape, views, self.config.kernel, held)
         problem = problem if order is None else with_order(problem, order)
         flesh = self.flesh if self.flesh is not None and self.flesh.speaks(observed.masks) else None

@@ -18,7 +18,7 @@ LIMBS = tuple((f"{s} {part}", f"{s}_{a}", f"{s}_{b}") for s in ("left", "right")
     ("upper arm", "shoulder", "elbow"), ("forearm", "elbow", "wrist"), ("thigh", "hip", "knee"), ("shin", "knee", "ankle"),
 ))  # fmt: skip
 SOLES = ("left_heel", "left_big_toe", "right_heel", "right_big_toe")
-"""Keypoints of the four columns of `Motion.contacts`."""
+"""Keypoints of the first four columns of `Motion.contacts`."""
 PLANTED = 0.5
 """Contact probability above which a foot should not move."""
 REGIONS = {
@@ -289,7 +289,7 @@ def _feet(found: Measured, material: Material) -> dict[str, Any] | None:
     if motion is None or found.source != "fit" or not all(n in material.names for n in SOLES):
         return None
     soles = found.soles
-    planted = material.on_time_line(motion.contacts, motion.first_frame, 0, 0.0) > PLANTED
+    planted = material.on_time_line(motion.contacts[:, : len(SOLES)], motion.first_frame, 0, 0.0) > PLANTED
     both = planted[1:] & planted[:-1]
     speed = (soles[1:, :, :2] - soles[:-1, :, :2]).norm(dim=-1) * material.fps
     return {
