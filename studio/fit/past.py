@@ -98,18 +98,19 @@ def eliminated(
     D = lam[:, None] * (diagonal + firm + STIFF) + FLOOR
     diagonal.add_(D)
     g = g + (smoothness.gradient(state) * problem.free)[:, columns]
-    step = _swept(H, -g, _woven(own, H), past)
+    woven = Woven.of(state, smoothness, columns)
+    step = _swept(H, -g, woven, past)
     if not bool(torch.isfinite(step).all()):
-        step = _swept(H.double(), -g.double(), _woven(own, H).double(), past).to(g.dtype)
+        step = _swept(H.double(), -g.double(), woven, past).to(g.dtype)
     return step, g, D
 
 
-def _swept(H: Float[Tensor, "T F F"], r: Float[Tensor, "T F"], woven: Float[Tensor, "3 3 F"], past: Past | None) -> Tensor:
+def _swept(H: Float[Tensor, "T F F"], r: Float[Tensor, "T F"], woven: Woven, past: Past | None) -> Tensor:
     """Solution of a window's system; not finite where the precision of `H` does not suffice."""
     T, F = r.shape
     ahead, r, kept = _information(past, F, H), torch.nn.functional.pad(r, (0, 0, 0, 2)), []
     for i in range(T):
-        A = _joined(H[i], ahead, woven, min(3, T - i))
+        A = _joined(H[i], ahead, woven, i, min(3, T - i))
         gone = _Gone.of(A, r[i], F)
         rest = (len(A) - F) // F
         r[i + 1 : i + 1 + rest] -= gone.told().view(rest, F)
@@ -130,7 +131,7 @@ def condensed(problem: Problem, state: State, smoothness: Smoothness, past: Past
     g[0] += g0[0]
     H = H.double()
     H[0].diagonal().add_(FLOOR)
-    gone = _Gone.of(_joined(H[0], _information(past, F, H), _woven(smoothness.of(columns), H), 3), g[0], F)
+    gone = _Gone.of(_joined(H[0], _information(past, F, H), Woven.of(three, smoothness, columns), 0, 3), g[0], F)
     left = 0.5 * (gone.left + gone.left.T)
     left.diagonal().add_(FLOOR)
     root = torch.linalg.cholesky(left)
@@ -149,7 +150,7 @@ def _information(past: Past | None, F: int, like: Tensor) -> Float[Tensor, "2*F 
     return like.new_zeros(2 * F, 2 * F) if past is None else past.information.to(like.dtype)
 
 
-def _joined(H: Tensor, ahead: Tensor, woven: Float[Tensor, "3 3 F"], frames: int) -> Float[Tensor, "n n"]:
+def _joined(H: Tensor, ahead: Tensor, woven: Woven, i: int, frames: int) -> Float[Tensor, "n n"]:
     """The system of a frame and the (at most two) after it: its own block, what was left of earlier ones, and their smoothness."""
     F = len(H)
     A = H.new_zeros(frames * F, frames * F)
@@ -157,14 +158,50 @@ def _joined(H: Tensor, ahead: Tensor, woven: Float[Tensor, "3 3 F"], frames: int
     A[:some, :some] = ahead[:some, :some]
     A[:F, :F] += H
     if frames == 3:
-        A.view(3, F, 3, F).diagonal(dim1=1, dim2=3).add_(woven)
+        woven.add(A.view(3, F, 3, F), i)
     return A
 
 
-def _woven(smoothness: Smoothness, like: Tensor) -> Float[Tensor, "3 3 F"]:
-    """Second derivatives of one second difference: smoothness does not mix unknowns, so one product tells a whole block column."""
-    F = like.shape[-1]
-    return torch.stack([smoothness.times(one[:, None].repeat(1, F)) for one in torch.eye(3, dtype=like.dtype, device=like.device)])
+@dataclass(frozen=True)
+class Woven:
+    """Second derivatives of the smoothness of every three consecutive frames, each rotation taken where it is.
+
+    To take neighbours' rotations as if they commuted, which steps of a whole take may do, would mislead the past for good.
+    """
+
+    straight: Float[Tensor, "3 3 F"]
+    """Of what is no rotation."""
+    turning: Float[Tensor, "T-2 3 3 n 3 3"]
+    """Of the joints, frame against frame."""
+    at: Int[Tensor, "n 3"]
+    """Where the joints are in the system."""
+
+    @classmethod
+    def of(cls, state: State, smoothness: Smoothness, columns: Int[Tensor, "F"]) -> Woven:
+        """Of a window."""
+        J, T = state.R.shape[1], len(state)
+        place = torch.full((len(smoothness.precision),), -1, device=columns.device)
+        place[columns] = torch.arange(len(columns), device=columns.device)
+        at = place[3 : 3 + 3 * J].view(J, 3)
+        there = (at >= 0).all(1)
+        straight = smoothness.precision.clone()
+        straight[3 : 3 + 3 * J][there.repeat_interleave(3)] = 0
+        R = time_last(state.R[:, there])
+        r = lanes.log(lanes.product(R[..., 1:], R[..., :-1].transpose(0, 1)))
+        eye = torch.eye(3, dtype=r.dtype, device=r.device)[:, :, None, None].expand(3, 3, *r.shape[1:])
+        after, before = lanes.against_left_jacobian(r[:, None], eye), lanes.against_left_jacobian(-r[:, None], eye)
+        M = torch.stack([before[..., : T - 2], -before[..., 1:] - after[..., : T - 2], after[..., 1:]])
+        q = smoothness.precision[3 : 3 + 3 * J].view(J, 3)[there]
+        second = torch.tensor([1.0, -2.0, 1.0], dtype=q.dtype, device=q.device)
+        turning = torch.einsum("aijnt,nj,bkjnt->tabnik", M, q, M)
+        return cls(torch.einsum("a,b,f->abf", second, second, straight[columns]), turning, at[there])
+
+    def add(self, A: Float[Tensor, "3 F 3 F"], i: int) -> None:
+        """Those of frames i to i + 2, to their system."""
+        A.diagonal(dim1=1, dim2=3).add_(self.straight)
+        frame = torch.arange(3, device=A.device)
+        rows, columns = self.at[None, None, :, :, None], self.at[None, None, :, None, :]
+        A[frame[:, None, None, None, None], rows, frame[None, :, None, None, None], columns] += self.turning[i].to(A.dtype)
 
 
 @dataclass(frozen=True)
