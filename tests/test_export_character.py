@@ -210,6 +210,10 @@ def test_one_word_says_for_every_skeleton_what_carries_the_path(take, root):
         assert (travelled[back.index(hips)] > 0.1) == (root != "in_place")
 
 
+def test_a_script_and_the_command_line_agree_on_what_happens_unasked():
+    assert (Options().root, Options().hands) == (ExportConfig().root, ExportConfig().hands)
+
+
 def test_settings_that_a_character_does_not_follow_are_told_in_one_line(take):
     asked = {"measures": True, "actors": "one", "reduce_degrees": 0.2, "reduce_mm": 1.0}
     export(take, ExportConfig(("fbx",), preset="humanik", **asked))
