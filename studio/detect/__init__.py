@@ -152,7 +152,7 @@ def _jobs(stale: dict[str, list[Piece]], cameras: Cameras | None, workers: int) 
     if cameras is None:
         rows = zip_longest(*stale.values())
         return [piece for row in rows for piece in row if piece is not None and not piece.done]
-    groups = [group for group in groups_of(stale, cameras, 1) if not group.done]
+    groups = [group for group in groups_of(stale, cameras, 1) if not group.done] if stale else []
     return [replace(group, threads=cores(workers, len(groups))) for group in groups]
 
 
