@@ -16,6 +16,7 @@ from torch import Tensor
 
 from calibration.cameras import Cameras
 from calibration.triangulate import triangulate
+from studio.chimeras import chimeras
 from studio.clock import footage as footage_of
 from studio.hand_sides import hands_for_arms
 from studio.identity import identify
@@ -146,7 +147,10 @@ def track_blocks(
     facts, T = footage.cut(slice(0, 0)), footage.frames
     if facts.cameras != cameras.names:
         raise ValueError(f"keypoints are of cameras {list(facts.cameras)}, the calibration of {list(cameras.names)}")
-    detection, place, said = identify(cameras, footage, len(actors), config.identity, progress, config.block)
+    found = identify(cameras, footage, len(actors), config.identity, progress, config.block)
+    detection, place, said = found
+    if len(actors) > 1:
+        detection[chimeras(cameras, footage, found, config.block)] = -1
     if told is not None:
         told += said
     distance = [_distance(cameras, place[:, a]) for a in range(len(actors))]
