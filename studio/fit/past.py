@@ -18,6 +18,9 @@ from studio.fit.priors import Smoothness
 from studio.fit.solve import FLOOR, STIFF, Look, Problem
 from studio.fit.state import State, time_last
 
+RAISED = (0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-2)
+"""Shares of the diagonal added, one after the other, until rounding in single precision no longer makes information negative."""
+
 
 @dataclass(frozen=True)
 class Past:
@@ -122,21 +125,27 @@ def _swept(H: Float[Tensor, "T F F"], r: Float[Tensor, "T F"], woven: Woven, pas
     return x[:T]
 
 
-def condensed(problem: Problem, state: State, smoothness: Smoothness, past: Past | None) -> Past:
-    """The past of frames 1 and 2 when frame 0 leaves: its evidence, what it had of the past, and how the three hang together."""
+def condensed(problem: Problem, state: State, smoothness: Smoothness, past: Past | None) -> Past | None:
+    """The past of frames 1 and 2 when frame 0 leaves: its evidence, what it had of the past, and how the three hang together.
+
+    None, the past forgotten, where rounding leaves no information that is positive.
+    """
     three, columns = state[:3], problem.layout.limbs.columns
     H, g0 = _dense(problem, [problem.look(three[:1], slice(0, 1))])
     F, joined = len(columns), Continued.of_past(smoothness, past)
     g = (joined.gradient(three) * problem.free)[:, columns].double()
     g[0] += g0[0]
-    H = H.double()
-    H[0].diagonal().add_(FLOOR)
-    gone = _Gone.of(_joined(H[0], _information(past, F, H), Woven.of(three, smoothness, columns), 0, 3), g[0], F)
-    left = 0.5 * (gone.left + gone.left.T)
-    left.diagonal().add_(FLOOR)
-    root = torch.linalg.cholesky(left)
-    offset = torch.linalg.solve_triangular(root, (g[1:].flatten() - gone.told())[:, None], upper=False)[:, 0]
-    return Past(three[1:], root.to(g0.dtype), left, offset.to(g0.dtype), columns)
+    A = _joined(H[0].double(), _information(past, F, H.double()), Woven.of(three, smoothness, columns), 0, 3)
+    for share in RAISED:
+        raised = A + torch.diag(FLOOR + share * A.diagonal())
+        gone = _Gone.of(0.5 * (raised + raised.T), g[0], F)
+        left = 0.5 * (gone.left + gone.left.T)
+        left.diagonal().add_(FLOOR + share * left.diagonal().abs())
+        root, failed = torch.linalg.cholesky_ex(left)
+        if not bool(failed) and bool(torch.isfinite(root).all()):
+            offset = torch.linalg.solve_triangular(root, (g[1:].flatten() - gone.told())[:, None], upper=False)[:, 0]
+            return Past(three[1:], root.to(g0.dtype), left, offset.to(g0.dtype), columns)
+    return None
 
 
 def _dense(problem: Problem, looks: list[Look]) -> tuple[Float[Tensor, "T F F"], Float[Tensor, "T F"]]:
