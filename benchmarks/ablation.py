@@ -36,10 +36,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "silhouettes 150 mm": {"silhouette": 0.15},
     "solid limbs 10 mm": {"solid": 0.01},
     "floor 10 mm": {"floor": 0.01},
-    "one liveliness": {"bursts": 0.0},
-    "bursts": {"bursts": 150.0},
-    "learned poses": {"poses": 0.2},
-    "hand synergies": {"synergies": 0.12},
+    "one liveliness for all": {"bursts": 0.0},
+    "no learned poses": {"poses": 0.0},
+    "no hand synergies": {"synergies": 0.0},
 }
 ROWS = ("body joints, fitted", "limb keypoints, fitted", "hand joints, fitted")
 

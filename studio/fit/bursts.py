@@ -16,9 +16,6 @@ PARTS = {
     "arm": ("Shoulder", "Arm", "ForeArm", "Hand"),
     "leg": ("UpLeg", "Leg", "Foot", "ToeBase"),
 }
-TRUST = 0.25
-"""How many accelerations of one standard deviation are believed beforehand: what moves less is up to the square root of
-(1 + 1/TRUST) = 2.2 times smoother than usual."""
 REACH = 2
 """Frames on either side that share one liveliness."""
 
@@ -39,8 +36,9 @@ def parts(skeleton: Skeleton, coefficients: int) -> Int[Tensor, "D"]:
 
 @dataclass(frozen=True)
 class Bursts:
-    """Student's t over the accelerations of a part of the body in a few frames: weights as in iterated least squares (Lange, Little and
-    Taylor 1989), within bounds."""
+    """The variance of a part's accelerations in a few frames: what was seen where that is more than usual, else half of that and half of
+    the usual. Iterated, a heavy-tailed prior whose scale a part's joints and neighbouring frames share (iteratively reweighted least
+    squares; Lange, Little and Taylor 1989)."""
 
     part: Int[Tensor, "D"]
     ceiling: float
@@ -56,5 +54,5 @@ class Bursts:
         sums = lambda x: x.new_zeros(len(x), count).index_add(1, self.part, x)  # noqa: E731
         mean = sums(square) / sums(moving.to(square.dtype)).clamp_min(1)
         near = torch.nn.functional.avg_pool1d(mean.T[None], 2 * REACH + 1, 1, REACH, count_include_pad=False)[0].T
-        weight = ((TRUST + 1) / (TRUST + near)).clamp_min(1 / self.ceiling**2)
-        return Smoothness(smoothness.precision * weight[:, self.part])
+        variance = torch.maximum(near, 0.5 * (1 + near)).clamp_max(self.ceiling**2)
+        return Smoothness(smoothness.precision / variance[:, self.part])

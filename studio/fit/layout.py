@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -63,9 +62,9 @@ class Layout:
             here = each[:, start : start + level.count * q // 3].unflatten(1, (level.count, q // 3))
             block[..., :q, :q].unflatten(2, (-1, 3)).unflatten(4, (-1, 3)).diagonal(dim1=2, dim2=4).add_(here.permute(0, 1, 3, 4, 2))
 
-    def add_between(self, own: list[Tensor], pairs: Sequence[tuple[int, int]], blocks: Float[Tensor, "3 3 p T"]) -> None:
+    def add_between(self, own: list[Tensor], pairs: tuple[tuple[int, int], ...], blocks: Float[Tensor, "3 3 p T"]) -> None:
         """Add a block for each pair of different joints that lie in one limb (others have no room here) to the lower triangle."""
-        for level, (picked, limb, rows, columns) in self._rooms(tuple(pairs)).items():
+        for level, (picked, limb, rows, columns) in self._rooms(pairs).items():
             own[level][:, limb, rows, columns] += blocks[:, :, picked].permute(3, 2, 0, 1)
 
     def _rooms(self, pairs: tuple[tuple[int, int], ...]) -> dict[int, tuple[Tensor, ...]]:

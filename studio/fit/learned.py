@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -29,8 +29,6 @@ FINGERS = ("Thumb", "Index", "Middle", "Ring", "Pinky")
 LIMBS = {
     "arm": ("Shoulder", "Arm", "ForeArm", "Hand"),
     "leg": ("UpLeg", "Leg", "Foot", "ToeBase"),
-    "spine": ("Spine", "Spine1", "Spine2"),
-    "neck": ("Neck", "Head"),
     "hand": tuple(f"Hand{finger}{i}" for finger in FINGERS for i in (1, 2, 3)),
 }
 """Joints that go together, sides left out."""
@@ -40,8 +38,7 @@ ELSEWHERE = 0.1
 
 def instances(limb: str, names: Sequence[str]) -> list[list[int]]:
     """Joints of each limb of a kind, left before right; none where the skeleton lacks one."""
-    sides = ("",) if limb in ("spine", "neck") else ("Left", "Right")
-    named = [[side + joint for joint in LIMBS[limb]] for side in sides]
+    named = [[side + joint for joint in LIMBS[limb]] for side in ("Left", "Right")]
     return [[names.index(n) for n in one] for one in named if all(n in names for n in one)]
 
 
@@ -81,10 +78,19 @@ class Postures:
         slope = (likely[:, :, None] * pull).sum(0).unflatten(1, (-1, 3))
         return slope, torch.einsum("kst,kcab->scabt", likely, self.blocks)
 
-    def pairs(self) -> list[tuple[int, int, int, int, int]]:
-        """(limb, chain, row, column, 3 numbers each) of joints in one chain, lower triangle: limb, chain, and two places in the chain."""
-        s, c, m = len(self.joints), self.blocks.shape[1], self.blocks.shape[2] // 3
-        return [(a, b, i, j, b * m) for a in range(s) for b in range(c) for i in range(m) for j in range(i + 1)]
+    @cached_property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Joints of one chain, each with itself and with those above it: limb after limb, chain after chain."""
+        m = self.blocks.shape[2] // 3
+        chains = [chain for limb in self.joints.tolist() for chain in zip(*[iter(limb)] * m)]
+        return [(chain[i], chain[j]) for chain in chains for i in range(m) for j in range(i + 1)]
+
+    def of_pairs(self, information: Float[Tensor, "s c m m T"]) -> Float[Tensor, "3 3 p T"]:
+        """Blocks of information for `pairs`."""
+        m = information.shape[2] // 3
+        i, j = torch.tril_indices(m, m, device=information.device)
+        picked = information.unflatten(3, (m, 3)).unflatten(2, (m, 3))[:, :, i, :, j]
+        return picked.permute(3, 4, 1, 2, 0, 5).flatten(2, 4)
 
     def apart(self) -> Postures:
         """With each chain as uncertain as it is when nothing is known of the others: for what is said of uncertainty."""
@@ -111,24 +117,36 @@ class PosePrior:
         """Negative log of the prior, per frame; `off` are angles from the relaxed pose, rad."""
         return self.weight * torch.stack([kind.cost(off) for kind in self.kinds]).sum(0)
 
-    def terms(
-        self, off: Float[Tensor, "3 J T"], turn: Float[Tensor, "3 3 J T"]
-    ) -> tuple[Float[Tensor, "3 J T"], list[tuple[int, int]], Float[Tensor, "3 3 p T"]]:
-        """Slope for the angles of every joint; pairs of joints, and the information of each for their small rotations.
+    def terms(self, off: Float[Tensor, "3 J T"], turn: Float[Tensor, "3 3 J T"]) -> tuple[Float[Tensor, "3 J T"], Float[Tensor, "3 3 p T"]]:
+        """Slope for the angles of every joint, and the information of each of `pairs` for small rotations of its joints.
 
         `turn[:, a]` is how the angle about axis a changes with a small rotation of its joint.
         """
-        slope, joined, blocks = torch.zeros_like(off), [], []
+        slope, blocks = torch.zeros_like(off), []
         for kind in self.kinds:
             own, information = kind.terms(off)
-            for joints, one in zip(kind.joints, own):
-                slope[:, joints] += one.transpose(0, 1)
-            for s, c, i, j, first in kind.pairs():
-                joined.append((int(kind.joints[s, first + i]), int(kind.joints[s, first + j])))
-                blocks.append(information[s, c, 3 * i : 3 * i + 3, 3 * j : 3 * j + 3])
-        low, high = (torch.tensor(side, device=off.device) for side in zip(*joined))
-        between = lanes.product(turn[:, :, low], self.weight * torch.stack(blocks, 2))
-        return self.weight * slope, joined, lanes.product(between, turn[:, :, high].transpose(0, 1))
+            slope[:, kind.joints.flatten()] += self.weight * own.flatten(0, 1).transpose(0, 1)
+            blocks.append(kind.of_pairs(self.weight * information))
+        low, high = self._ends
+        between = lanes.product(turn[:, :, low], torch.cat(blocks, 2))
+        return slope, lanes.product(between, turn[:, :, high].transpose(0, 1))
+
+    @cached_property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Joints that the solver's matrix joins, and each with itself."""
+        return tuple(pair for kind in self.kinds for pair in kind.pairs)
+
+    @cached_property
+    def alone(self) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"]]:
+        """Which of the pairs are a joint with itself, and which joint."""
+        own = [(i, a) for i, (a, b) in enumerate(self.pairs) if a == b]
+        which, joint = torch.tensor(own, device=self.joints.device).T
+        return which, joint
+
+    @cached_property
+    def _ends(self) -> tuple[Int[Tensor, "p"], Int[Tensor, "p"]]:
+        low, high = torch.tensor(self.pairs, device=self.joints.device).T
+        return low, high
 
     def apart(self) -> PosePrior:
         """See `Postures.apart`."""

@@ -65,13 +65,13 @@ class FitConfig:
     """How deep limbs may sink into each other, m; 0: they may."""
     floor: float = 0.0
     """How deep the body may sink below z = 0, m; 0: there is no floor."""
-    poses: float = 0.0
+    poses: float = 0.2
     """How far the joints of a limb may lie off poses that people are known to take, rad; 0 leaves these out."""
-    synergies: float = 0.0
+    synergies: float = 0.12
     """How far fingers may lie off what the fingers of a hand do together, rad; 0 leaves it out."""
-    pose_time: float = 0.5
+    pose_time: float = 0.3
     """How long a pose is held, s: what is known of poses and fingers counts once in this time."""
-    bursts: float = 0.0
+    bursts: float = 150.0
     """rad/s^2 of trunk joints, limbs likewise livelier: what one may assume of a part of the body that strikes, and less than usual of one
     that is held still; 0 keeps the same for all frames."""
     pose_file: str = ""
@@ -228,7 +228,7 @@ class Fitter:
             return smooth(problem, state, usual, 8), usual
         part = parts(self.body.skeleton, len(self.body.expression_names)).to(self.device)
         bursts = Bursts(part, max(1.0, config.bursts / config.joint_acceleration))
-        state = smooth(problem, state, usual, 4)
+        state = smooth(problem, state, usual, 3)
         for _ in range(2):
             state = smooth(problem, state, bursts.adapted(usual, state), 2)
         return state, bursts.adapted(usual, state)
@@ -363,7 +363,8 @@ class Fitter:
             problem = flesh.joined(problem, self.fleshed, observed.cameras, observed.masks, state.root)
         if held is not None or flesh is not None:
             state = smooth(problem, state, smoothness, 5)
-        sigma = (spread(replace(problem, priors=self.priors.apart()), state, smoothness) ** 2 + self.doubt() ** 2).sqrt()
+        wary = Smoothness(torch.minimum(smoothness.precision, self.smoothness().precision))  # a still moment may be one nobody saw
+        sigma = (spread(replace(problem, priors=self.priors.apart()), state, wary) ** 2 + self.doubt() ** 2).sqrt()
         if self.seat is not None:  # held is not seen: neither the seat nor other frames tell where the unseen is
             sigma = (self.unseated(state, views, shape) ** 2 + self.doubt() ** 2).sqrt()
         return state, sigma, contacts

@@ -52,7 +52,7 @@ class JointPrior:
     wall: float = 0.035
     """How far evidence may push a joint beyond its range, rad."""
     known: Int[Tensor, "n"] | None = None
-    """Joints whose poses were learned: these are hardly drawn to the relaxed pose."""
+    """Joints whose poses were learned: where they turn far, these are hardly drawn to the relaxed pose."""
 
     def cost(self, bent: Bent) -> Float[Tensor, "T"]:
         """Negative log of the prior, per frame; the root is free."""
@@ -70,7 +70,10 @@ class JointPrior:
         """Standard deviation of each angle, rad."""
         half = 0.5 * (self.anatomy.high - self.anatomy.low)
         width = (self.spread * half).clamp_min(0.02).T[..., None]
-        return width if self.known is None else width.index_copy(1, self.known, 3 * width[:, self.known])
+        if self.known is None:
+            return width
+        own = width[:, self.known]
+        return width.index_copy(1, self.known, torch.where(own > 0.6, 3 * own, own))
 
 
 @dataclass(frozen=True)
@@ -117,11 +120,10 @@ class Priors:
             for b in range(a, 3):
                 information[a, b] = information[b, a] = (turn[a] * turn[b] * weight).sum(0)
         if self.poses is not None:
-            learned, pairs, blocks = self.poses.terms(bent.off, turn)
-            slope = slope + learned
-            own = [i for i, (a, b) in enumerate(pairs) if a == b]
-            information[:, :, [pairs[i][0] for i in own]] += blocks[:, :, own]
-            layout.add_between(normal.own, pairs, blocks)
+            learned, blocks = self.poses.terms(bent.off, turn)
+            slope, (which, joint) = slope + learned, self.poses.alone
+            information[:, :, joint] += blocks[:, :, which]
+            layout.add_between(normal.own, self.poses.pairs, blocks)
         return (turn * slope).sum(1), information
 
     def added(self, normal: Normal, state: State, layout: Layout) -> Normal:

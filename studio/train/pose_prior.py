@@ -24,7 +24,7 @@ from studio.virtual.actions import ACTIONS
 from studio.virtual.motion import scripted
 
 FPS, FRAMES = 10.0, 60
-COMPONENTS = {"arm": 4, "leg": 4, "spine": 2, "neck": 2}
+COMPONENTS = {"arm": 4, "leg": 4}
 RIDGE = 0.03
 """Added to every learned standard deviation, rad: scripts move some joints not at all."""
 SYNERGIES = 5
@@ -115,7 +115,7 @@ def learn(excluded: Sequence[str] = (), seeds: Sequence[int] = range(12), file: 
 
 def _card(excluded: Sequence[str], seeds: Sequence[int], frames: int) -> dict[str, object]:
     return {
-        "holds": "poses of arms, legs, spine, neck (mixtures of Gaussians) and hands (synergies), angles in rad from the relaxed pose",
+        "holds": "poses of arms and legs (mixtures of Gaussians) and hands (synergies), angles in rad from the relaxed pose",
         "made_by": "studio train pose_prior",
         "learned_from": f"scripts of studio/virtual/actions.py: {', '.join(sorted(set(ACTIONS) - set(excluded)))}",
         "frames": frames,
