@@ -1,4 +1,4 @@
-"""The causal fit against lag: `python benchmarks/causal.py [--take FOLDER] [--frames 60] [--out benchmarks/causal.json]`.
+"""The causal fit against lag: `python benchmarks/causal.py [--take FOLDER] [--frames 48] [--out benchmarks/causal.json]`.
 
 Errors, acceleration errors and time with lags of 0, 3, 10 and 30 frames beside those of the whole stretch: on the reference scene of
 `solver_scene` (truth from numpy alone), and with `--take` on a virtual capture that was detected and tracked with the real detector
@@ -131,7 +131,7 @@ def main() -> None:
     """Print JSON, and keep it where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--take", type=Path)
-    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
