@@ -19,6 +19,7 @@ from studio.cli.arguments import File, Folder, writable
 NETWORKS: dict[str, str] = {
     "hourglass": "studio.train.hourglass",
     "hourglass-hands": "studio.train.hourglass_hands",
+    "ordinal": "studio.train.ordinal",
     "recovery": "studio.train.recovery",
     "shape": "studio.train.shape",
 }

@@ -134,7 +134,7 @@ def opinions(cameras: Cameras, names: Sequence[str], pixels: Float[Tensor, "C T 
     for c in range(len(cameras)):
         with torch.no_grad():
             aimed, tilt = _aimed(plane[c], cameras.R_camera_world[c])
-            nearer = lifter.depth.nearer(lifter.depth(flat(aimed.float())[0], tilt.float()), MARGIN)
+            nearer = lifter.depth.nearer(lifter.depth.depth(lifter.depth(flat(aimed.float())[0], tilt.float())))
         for a, b in LIMBS:
             i, j = KEYPOINTS.index(a), KEYPOINTS.index(b)
             alone = seen[c, :, i] & seen[c, :, j] & (seen[:, :, j].sum(0) < 2)

@@ -1,7 +1,7 @@
 """Who is nearer: the depth of every keypoint from one view's 2D keypoints, learned from order alone (Pavlakos et al. 2018).
 
 A volume of `BINS` depths a keypoint is read by soft-argmax; a second network makes a pose of picture and depth (the paper's
-reconstruction component). Where two keypoints' depths hardly overlap, the network has an opinion on which is nearer, for the solver.
+reconstruction component). How far two depths lie apart says how surely one keypoint is nearer than the other, for the solver.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class Depth(nn.Module):
         K = len(KEYPOINTS)
         self.inner = nn.Sequential(nn.Linear(3 * K + 1, width), nn.ReLU(), Residual(width), Residual(width), nn.Linear(width, BINS * K))
         self.register_buffer("centres", torch.linspace(-REACH, REACH, BINS))
+        self.register_buffer("spread", torch.tensor(0.08))
 
     def forward(self, seen: Float[Tensor, "N K 3"], tilt: Float[Tensor, "N"]) -> Float[Tensor, "N K B"]:
         """Probabilities of the bins. `seen`: `flat` keypoints and whether seen (0 or 1); `tilt`: how far the camera looks down, sine."""
@@ -52,13 +53,9 @@ class Depth(nn.Module):
         """Soft-argmax: expected depth behind the hips, m (of a person of the average scale)."""
         return p @ self.centres
 
-    def nearer(self, p: Float[Tensor, "N K B"], margin: float = 0.0) -> Float[Tensor, "N K K"]:
-        """Probability that keypoint i is nearer to the camera than j by at least `margin`, m."""
-        skip = round(margin / float(self.centres[1] - self.centres[0]))
-        beyond = p.flip(-1).cumsum(-1).flip(-1)  # at this bin or farther
-        beyond = torch.cat([beyond, beyond.new_zeros(*beyond.shape[:-1], skip + 1)], -1)[..., skip + 1 :]
-        level = 0.5 * p if not skip else torch.zeros_like(p)
-        return torch.einsum("nib,njb->nij", p, beyond + level)
+    def nearer(self, z: Float[Tensor, "N K"], margin: float = 0.0) -> Float[Tensor, "N K K"]:
+        """Probability that keypoint i is nearer to the camera than j by at least `margin`, m: logistic, as in the loss, its width measured."""
+        return torch.sigmoid((z[:, None] - z[:, :, None] - margin) / self.spread)
 
 
 class Lifter(nn.Module):
