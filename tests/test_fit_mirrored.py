@@ -77,7 +77,7 @@ def test_a_word_on_one_frame_turns_the_arm_in_all_frames(scene):
 
 
 def test_a_word_that_agrees_changes_nothing(scene):
-    model, camera, truth, _, problem = scene
+    _, camera, truth, _, problem = scene
     turned = mirrored.turned_back(problem, truth, said(camera, "left_wrist", "left_shoulder", slice(0, FRAMES)), 3.0)
     assert torch.equal(turned.R, truth.R)
 

@@ -54,7 +54,7 @@ class Depth(nn.Module):
         return p @ self.centres
 
     def nearer(self, z: Float[Tensor, "N K"], margin: float = 0.0) -> Float[Tensor, "N K K"]:
-        """Probability that keypoint i is nearer to the camera than j by at least `margin`, m: logistic, as in the loss, its width measured."""
+        """Probability that keypoint i is nearer to the camera than j by at least `margin`, m; logistic of a measured width."""
         return torch.sigmoid((z[:, None] - z[:, :, None] - margin) / self.spread)
 
 
