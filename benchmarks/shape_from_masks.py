@@ -12,6 +12,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import cv2
 import numpy as np
@@ -27,7 +28,7 @@ from studio.freshness import write_text
 from studio.take import Take
 from studio.values import Tracks3D
 from studio.virtual import Truth
-from studio.virtual.rays import Meshes
+from studio.virtual.rays import Meshes, single
 
 
 def measured(capture: Path, weights: str) -> tuple[dict[str, float], list[Tensor]]:
@@ -63,16 +64,15 @@ def drawn(meshes: list[Tensor], triangles: Tensor) -> np.ndarray:
             off = (mesh - meshes[-1]).norm(dim=-1).numpy()
             hits = Meshes([(mesh.numpy().astype(np.float32), triangles.numpy())])
             eye = np.stack([x, np.full_like(x, -3), y] if front else [np.full_like(x, 3), x, y], -1).astype(np.float32)
-            ray = np.broadcast_to(np.float32([0, 1, 0] if front else [-1, 0, 0]), eye.shape)
+            ray = np.broadcast_to(single([0, 1, 0] if front else [-1, 0, 0]), eye.shape)
             seen = hits.cast(eye, ray)
             there = seen.person >= 0
             corners = triangles.numpy()[seen.triangle[there]]
             red = (np.einsum("nk,nk->n", off[corners], seen.corner[there]) / 0.03).clip(0, 1)
             v = mesh.numpy()[corners]
             normal = np.cross(v[:, 1] - v[:, 0], v[:, 2] - v[:, 0])
-            light = 0.35 + 0.65 * np.abs(normal @ np.float32([0.3, -0.85, 0.4] if front else [0.85, -0.3, 0.4])) / np.linalg.norm(
-                normal, axis=1
-            ).clip(1e-9)
+            lamp = single([0.3, -0.85, 0.4] if front else [0.85, -0.3, 0.4])
+            light = 0.35 + 0.65 * np.abs(normal @ lamp) / np.linalg.norm(normal, axis=1).clip(1e-9)
             image = np.full((*x.shape, 3), 40, np.uint8)
             image[there] = (255 * light[:, None] * np.stack([1 - red, 1 - red, np.ones_like(red)], -1)).clip(0, 255)
             row.append(image)
@@ -90,7 +90,7 @@ def main() -> None:
     args = parser.parse_args()
     found = {c.name: measured(c, args.weights) for c in args.captures}
     table = {name: row for name, (row, _) in found.items()}
-    table["median"] = {k: round(float(np.median([row[k] for row in table.values()])), 1) for k in next(iter(table.values()))}
+    table["median"] = {k: round(median([row[k] for row in table.values()]), 1) for k in next(iter(table.values()))}
     print(json.dumps(table, indent=1))
     if args.picture:
         triangles = open_body("makehuman").triangles

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rigs import makehuman, rotation
-from studio.nets.recovery import Critic, Regressor, Trunk, relative
+from studio.nets.recovery import CROP, Critic, Regressor, Trunk, relative
 from studio.nets.shape import JOINTS, Sight
 from studio.train import recovery, sampled
 
@@ -81,7 +81,7 @@ def test_the_critic_judges_each_joint_by_its_own_rotation_alone():
 
 
 def test_an_image_gives_features_of_the_same_kind():
-    assert Trunk()(torch.rand(2, 3, 96, 96), torch.zeros(2, 2)).shape == (2, 256)
+    assert Trunk()(torch.rand(2, 3, CROP, CROP), torch.zeros(2, 2)).shape == (2, 256)
 
 
 def test_limbs_alone_move_like_the_whole_body(bank):

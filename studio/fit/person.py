@@ -22,7 +22,7 @@ from calibration.cameras import Cameras
 from rigs.anatomy import Anatomy, anatomy
 from rigs.body import Body, Skin
 from rigs.landmarks import landmark_skin
-from studio.fit import contact, initial, learned, pulls
+from studio.fit import contact, initial, learned, pulls, recovered
 from studio.fit.bursts import Bursts, parts
 from studio.fit.flesh import Flesh
 from studio.fit.mirrored import Nearer, opinions, order_of, turned_back, with_order
@@ -76,6 +76,8 @@ class FitConfig:
     that is held still; 0 keeps the same for all frames."""
     pose_file: str = ""
     """What `studio train pose_prior` wrote; the package's own where empty."""
+    recover: bool = False
+    """Whether a network guesses poses of frames where triangulated points tell too little; taken where they reproject better."""
     mask_shape: bool = False
     """Whether masks tell of the shape too, where there are any: a network's estimate takes the place of the mean person."""
     order: float = 0.0
@@ -284,10 +286,14 @@ class Fitter:
         return Problem(self.model, shape, evidence, self.priors, free)
 
     def start(self, observed: Observed, shape: Tensor) -> State:
-        """Closed-form poses."""
+        """Closed-form poses; a network's, if it is asked, where those explain what was seen better."""
         points = observed.points[:, self.columns].to(self.device)
         points = points if self.seat is None else self.seat.completed(points)
-        return initial.poses(self.body, self.anatomy, self.names, points, shape)
+        state = initial.poses(self.body, self.anatomy, self.names, points, shape)
+        guess = recovered.guessed(self.body, self.anatomy, observed) if self.config.recover and self.seat is None else None
+        if guess is None:
+            return state
+        return recovered.better(self.problem(shape, self.views(observed), 25.0, face=False), state, *guess)[0]
 
     def alone(self, state: State, views: pulls.Views, shape: Tensor) -> State:
         """Every frame by itself, the kernel narrowing."""

@@ -6,6 +6,7 @@ Cameras are known, so views share one pose and one shape, and only how the axes 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,8 +21,8 @@ from studio.nets.shape import JOINTS, KEYPOINTS
 
 FEATURES = 256
 STEPS = 3
-CROP = 96
-"""Pixels across an image crop."""
+CROP = 64
+"""Pixels across an image in the window."""
 LIMBED = len(JOINTS) - 1
 """Joints that the critic judges: all but the root, whose rotation is no matter of anatomy."""
 
@@ -73,9 +74,9 @@ class Trunk(nn.Module):
             down = nn.Sequential(nn.Conv2d(before, after, 3, 2, 1), nn.BatchNorm2d(after), nn.ReLU())
             same = nn.Sequential(nn.Conv2d(after, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU())
             self.stages.append(nn.ModuleList([down, same] if before > 3 else [down]))
-        self.out = nn.Sequential(nn.Linear(channels[-1] * 9 + 2, width), nn.LayerNorm(width), nn.ReLU())
+        self.out = nn.Sequential(nn.Linear(channels[-1] * (CROP // 2 ** len(channels)) ** 2 + 2, width), nn.LayerNorm(width), nn.ReLU())
 
-    def forward(self, image: Float[Tensor, "B 3 96 96"], tilt: Float[Tensor, "B 2"]) -> Float[Tensor, "B F"]:
+    def forward(self, image: Float[Tensor, "B 3 64 64"], tilt: Float[Tensor, "B 2"]) -> Float[Tensor, "B F"]:
         """RGB in the window, 0 to 1, and `Sight.tilt`."""
         x = image - 0.45
         for stage in self.stages:
@@ -160,10 +161,10 @@ class Recovery(nn.Module):
         self.trunk = Trunk() if image else None
         self.usual: Tensor
         self.register_buffer("usual", torch.stack([torch.ones(joints - 1), torch.ones(joints - 1)]))
-        """Mean and standard deviation of each joint's score on poses of people."""
+        """Mean of each joint's score on poses of people, and how far below it lies the score that one of a thousand falls short of."""
 
     def plausible(self, R: Float[Tensor, "B J 3 3"]) -> Float[Tensor, "B J-1"]:
-        """How far each joint of `JOINTS` but the root is from what people do, in standard deviations of the critic's score; 0 is usual."""
+        """How far each joint of `JOINTS` but the root is from what people do: 0 is usual, 1 as one of a thousand poses is."""
         scores = self.critic(R[:, 1:], R.new_zeros(len(R), self.critic.shape[0].in_features))[:, :-2]  # type: ignore[union-attr,index]
         return ((self.usual[0] - scores) / self.usual[1]).clamp_min(0)
 
@@ -177,3 +178,13 @@ def relative(R_view_world: Float[Tensor, "B N 3 3"]) -> Float[Tensor, "B N 3 3"]
 def load(name: str | Path = "recovery") -> Recovery:
     """The networks of a checkpoint, ready to be asked; errors as `checkpoint.read`'s."""
     return checkpoint.read(name, Recovery, "recovery")[0]
+
+
+def unlike(joints: Sequence[str], R: Float[Tensor, "T J 3 3"], weights: str = "recovery") -> Float[Tensor, "T J"]:
+    """How far the local rotation of each of the named joints is from what people do: 0 is usual, 1 as one pose of a thousand is, more is
+    stranger; NaN for joints that the critic does not know (fingers, jaw, eyes, the root). The critic learned from synthetic motions."""
+    rows = torch.tensor([joints.index(j) for j in JOINTS])
+    out = torch.full(R.shape[:2], torch.nan)
+    with torch.no_grad():
+        out[:, rows[1:]] = load(weights).plausible(R[:, rows].float().cpu())
+    return out

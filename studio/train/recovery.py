@@ -25,11 +25,12 @@ from studio.train import sampled
 from studio.train.jobs import Evaluation, Gate, Report, Training, gathered, medians
 from studio.train.loop import Loop, Losses, Player, learn
 from studio.train.pool import VIEWS, Pool
+from studio.train.recovery_images import COUNTS, image_errors, learn_to_see
 from studio.train.sampled import Limbed, Sampled
 from studio.train.shape import joint_rows, nearest
 
 BATCH = 64
-PRESETS = {"small": (800, 400), "full": (6000, 2500)}
+PRESETS = {"small": (400, 150), "full": (2500, 900)}
 """People and steps."""
 HELD_OUT = tuple(range(9100, 9130))
 """Seeds of the people that nothing is trained on, made by the other generator."""
@@ -37,6 +38,8 @@ BEYOND = 0.1
 """A joint breaks its limits when some angle is further out than this, rad."""
 BROKEN = 0.35
 """How far out a planted fault puts a joint at least, rad."""
+MASKLESS = 0.3
+"""Share of views whose mask is withheld in training: not every take has masks."""
 REPROJECTED, JUDGED = 60.0, 2.0
 """Weights of the reprojection (in half windows) and of the critic."""
 DATA = "synthetic: estimated keypoints and masks of sampled bodies (no images); poses of scripted motions"
@@ -117,30 +120,36 @@ def train(config: Training) -> Path:
     people, steps = PRESETS[config.preset]
     path = config.out or checkpoint.trained("recovery")
     data, state = Pool(people, config.seed, path.with_suffix(".people.safetensors")), path.with_suffix(".state.safetensors")
-    networks = made(config.seed)
+    networks = made(config.seed, image=True)
     loop = Loop(config.steps or steps, config.seed, config.minutes, device=config.device, precision="float32", events=config.events)
     if not learned(networks, data, loop, SHIPPED, state):
         tell(f"recovery: stopped before step {loop.steps}; the same command goes on")
         return path
     settle_usual(networks)
+    seeing = path.with_suffix(".images.safetensors")
+    if not learn_to_see(networks, config.preset, loop, seeing):
+        tell("recovery: stopped while it learned to see images; the same command goes on")
+        return path
     held = held_out(12)
     metrics = {f"{n}_views_{k}": round(v, 3) for n in (1, VIEWS) for k, v in errors(networks, held, n).items()}
     card = Card(
-        "recovery", "recovery", {"shapes": len(makehuman.load().shape_names)}, KEYPOINTS, (SIZE, SIZE),
+        "recovery", "recovery", {"shapes": len(makehuman.load().shape_names), "image": True}, KEYPOINTS, (SIZE, SIZE),
         {"window_m": WINDOW, "keypoints": "in the upright window, -1 to 1, and confidence"},
         {"rotations": list(JOINTS), "root": "in the axes of the first view", "critic": "one score a joint but the root; 1 is a person"},
-        f"{DATA}; {people} people, {VIEWS} views each", (config.seed,), loop.steps, metrics=metrics,
+        f"{DATA}; {people} people, {VIEWS} views each. The trunk: rendered crops, synthetic, {COUNTS[config.preset]} groups of four",
+        (config.seed,), loop.steps, metrics=metrics,
     )  # fmt: skip
     checkpoint.write(path, networks, card)
     path.with_suffix(".people.safetensors").unlink(missing_ok=True)
     state.unlink(missing_ok=True)
+    seeing.unlink(missing_ok=True)
     return path
 
 
-def made(seed: int) -> Recovery:
+def made(seed: int, image: bool = False) -> Recovery:
     """Untrained networks."""
     torch.manual_seed(seed)
-    return Recovery(len(makehuman.load().shape_names))
+    return Recovery(len(makehuman.load().shape_names), image=image)
 
 
 def learned(networks: Recovery, data: Pool, loop: Loop, arm: Arm, state: Path | None = None) -> bool:
@@ -154,6 +163,7 @@ def learned(networks: Recovery, data: Pool, loop: Loop, arm: Arm, state: Path | 
         some = data()[torch.randint(data.people, (BATCH,), generator=g)]
         batch = batch_of(some, torch.randperm(VIEWS, generator=g)[: arm.views[step % len(arm.views)]])
         labels = batch["keypoints"][torch.randperm(BATCH, generator=g)] if arm.exchanged else batch["keypoints"]
+        batch["masks"] = batch["masks"] * (torch.rand(*batch["distance"].shape, 1, 1, generator=g) > MASKLESS)
         real = motions[torch.randint(len(motions), (2 * BATCH,), generator=g)]
         wrong, where = broken(real[BATCH:], g)
         people = torch.randn(2 * BATCH, networks.regressor.shapes, generator=g)
@@ -248,7 +258,8 @@ def settle_usual(networks: Recovery) -> None:
     with torch.no_grad():
         R = rotation.exp(sampled.poses(range(930, 936)))[:, joint_rows()]
         scores = networks.critic(R[:, 1:], R.new_zeros(len(R), networks.regressor.shapes))[:, :LIMBED]
-        networks.usual.copy_(torch.stack([scores.mean(0), scores.std(0).clamp_min(0.02)]))
+        mean = scores.mean(0)
+        networks.usual.copy_(torch.stack([mean, (mean - scores.quantile(0.001, 0)).clamp_min(0.05)]))
 
 
 @torch.no_grad()
@@ -272,6 +283,8 @@ def evaluate(config: Evaluation) -> Report:
     known = {f"shipped, {n} views": errors(shipped, held, n) for n in (1, 2, VIEWS)}
     known["shipped, keypoints of somebody else"] = errors(shipped, exchanged(held))
     known["shipped critic"] = named(shipped)
+    if shipped.trunk is not None:
+        known["shipped, one image"] = image_errors(shipped, 16 if config.quick else 64)
     batch = batch_of(held, slice(0, 1))
     true = keypoints(batch["shape"], batch["R"])
     still = torch.cat([batch["R"][:, :1], torch.eye(3).expand(len(held), LIMBED, 3, 3)], 1)

@@ -23,7 +23,7 @@ from studio.nets.shape import JOINTS, KEYPOINTS, SIZE, WINDOW, Sight, heading
 from studio.train.performers import dual_skinned, other_person
 from studio.virtual.motion import scripted
 
-POINTS = 9000
+POINTS = 6000
 WORN = ("shirt", "trousers", "hair")
 """What stands off the skin, each for one metre: three columns after the shape's in `Dressed.skin`."""
 

@@ -23,8 +23,8 @@ from studio.train.loop import Loop, Losses, Player, learn
 from studio.train.pool import VIEWS, Pool
 from studio.train.sampled import Limbed, Sampled
 
-BATCH = 48
-PRESETS = {"small": (1500, 300), "full": (6000, 2200)}
+BATCH = 32
+PRESETS = {"small": (500, 300), "full": (2500, 2000)}
 """People and steps."""
 HELD_OUT = tuple(range(9000, 9040))
 """Seeds of the people that nothing is trained on, made by the other generator."""
