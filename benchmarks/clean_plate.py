@@ -21,7 +21,7 @@ import torch
 from calibration.cameras import Cameras
 from studio.detect.clean_plate import Plate
 from studio.evaluate import BODY, posed_of
-from studio.fit import fit
+from studio.fit import FitConfig, fit
 from studio.take import Take
 from studio.values import Motion
 from studio.video import VideoWriter, frames, probe
@@ -72,7 +72,7 @@ def refit(folder: Path) -> dict[str, float]:
             with VideoWriter(file, info.width, info.height, info.fps, codec="ffv1 gray") as writer:
                 for (_, labels), (_, image) in zip(frames(take.folder / "masks" / f"{camera}.mkv", gray=True), frames(take.videos[camera])):
                     writer.write(plate.refined(labels, image))
-        fit(copy)
+        fit(copy, FitConfig())
         errors = []
         for actor in take.actors:
             found = posed_of(Motion.load(copy.motion_file(actor))).joints[:, None]
