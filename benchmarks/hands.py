@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -96,7 +95,7 @@ def measured(hands: Sequence[dict[str, Tensor]], common: Bool[Tensor, "n"] | Non
         "hands_triangulated": _share(solid, asked),
         **_errors(apart[good]),
     }
-    return row if common is None else {**row, "error_mm_where_both": 1000 * float(apart[good & common].mean())}
+    return row if common is None else {**row, "error_mm_where_all_found": 1000 * float(apart[good & common].mean())}
 
 
 def found_frames(hands: Sequence[dict[str, Tensor]]) -> Bool[Tensor, "n"]:
@@ -135,12 +134,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         work = options.work or Path(scratch)
         for name in options.detectors:
-            config, begun = replace(CONFIGS[name], workers=options.workers), time.perf_counter()
+            config = replace(CONFIGS[name], workers=options.workers)
             everything[name] = [seen_hands(c.resolve(), work / name / c.resolve().name, config) for c in options.captures]
-            table[name] = {"seconds": time.perf_counter() - begun}
     common = torch.stack([found_frames(h) for h in everything.values()]).all(0)
     for name, hands in everything.items():
-        table[name] |= measured(hands, common)
+        table[name] = measured(hands, common)
         print(name, {k: round(v, 3) for k, v in table[name].items()}, flush=True)
     table["setting"] = setting(next(iter(everything.values())))
     print("5 %, median, 95 % of distance (m) and size (px):", table["setting"])
