@@ -76,7 +76,7 @@ def fitted(plan: Plan, crops: Crops, loop: Loop, state: Path | None = None) -> t
         told = maps if plan.between else maps[-1:]
         return {f"stack{len(maps) - len(told) + i + 1}": divergence(m, wanted, batch["weight"]) for i, m in enumerate(told)}
 
-    player = Player(network, loss, plan.rate, 1e-3, average=min(0.998, max(0.0, 1 - 10 / loop.steps)))
+    player = Player(network, loss, plan.rate, 1e-3, average=0.99)
     recipe = {k: v for k, v in asdict(plan).items() if k not in ("steps", "mixed")} | {"data": folder_of(plan.scenes).name}
     loop = replace(loop, recipe=recipe, precision="mixed" if plan.mixed else loop.precision)
     return network, learn(player, lambda step: crops.batch(step, plan.batch, plan.names, loop.seed), loop, state).done
