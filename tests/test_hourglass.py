@@ -85,6 +85,15 @@ def test_it_learns_sixteen_images_by_heart(crops):
     assert pck((other.points - few.keypoints).norm(dim=-1), few.side, few.visible) < 0.6
 
 
+def test_a_training_goes_on_with_another_number_of_steps_but_not_with_another_network(crops, tmp_path):
+    _, few = crops
+    plan, state = Plan(batch=4, width=16), tmp_path / "state.safetensors"
+    assert fitted(plan, few, Loop(2, 0), state)[1]
+    assert fitted(plan, few, Loop(3, 0), state)[1]
+    with pytest.raises(ValueError, match="of another training"):
+        fitted(replace(plan, stacks=3), few, Loop(4, 0), state)
+
+
 def test_batches_move_keypoints_with_the_image(crops):
     _, few = crops
     drawn = few.images.clone().zero_()
