@@ -55,8 +55,8 @@ class VirtualCapture:
     """A script's name (`studio.virtual.actions.ACTIONS`), "mixed", or the path of a .bvh file."""
     paths: str = "apart"
     """Where several people go: they stay `apart`, `cross` each other's ways, `hug` (0.4 m), or one `leave`s the room and returns."""
-    alone: int | None = None
-    """Only this one of the people is there, counted from 1, and does what he does among the others."""
+    alone: int = 0
+    """Only this one of the people is there, counted from 1, and does what he does among the others; 0: everybody."""
     distortion: bool = True
     noise: float = 1.8
     """Standard deviation of the sensor's noise, grey levels of 255."""
@@ -84,8 +84,8 @@ class VirtualCapture:
         for field, (low, high) in bounds.items():
             if not low <= getattr(self, field) <= high:
                 raise ValueError(f"virtual capture: {field} is {getattr(self, field)}; it must be {low} to {high}")
-        if self.alone is not None and not 1 <= self.alone <= self.people:
-            raise ValueError(f"virtual capture: alone is {self.alone}; it must be 1 to {self.people}, the number of people")
+        if not 0 <= self.alone <= self.people:
+            raise ValueError(f"virtual capture: alone is {self.alone}; it must be 1 to {self.people}, or 0 for everybody")
         if self.background < 0:
             raise ValueError(f"virtual capture: background is {self.background} frames; it must not be below 0")
         if self.paths not in PATHS:
@@ -95,13 +95,13 @@ class VirtualCapture:
 
     def content(self) -> dict[str, Any]:
         """The settings that decide what is in the files of the capture itself."""
-        usual = {"paths": "apart", "alone": None}  # captures from before these had names
+        usual = {"paths": "apart", "alone": 0}  # captures from before these had names
         return {k: v for k, v in asdict(self).items() if k not in ("workers", "board", "background") and v != usual.get(k, ...)}
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seed of each person who is there."""
-        return tuple(1000 * self.seed + i for i in range(self.people) if self.alone in (None, i + 1))
+        return tuple(1000 * self.seed + i for i in range(self.people) if self.alone in (0, i + 1))
 
     @property
     def spread(self) -> float:
@@ -119,8 +119,8 @@ class VirtualCapture:
 
 def performances(config: VirtualCapture) -> list[Performance]:
     """Who does what: body, place and motion of every person who is there."""
-    if config.alone is not None:
-        return performances(replace(config, alone=None))[config.alone - 1 : config.alone]
+    if config.alone:
+        return performances(replace(config, alone=0))[config.alone - 1 : config.alone]
     rng = np.random.default_rng([config.seed, 53])
     start = rng.uniform(0, 2 * math.pi)
     out, places = [], []
