@@ -1,13 +1,15 @@
 """Shape from masks: what the network is shown, and what it is worth on people it never saw."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from calibration.cameras import Cameras
 from rigs import makehuman, rotation
-from studio.nets.shape import JOINTS, SIZE, WINDOW, PosePrior, ShapePrior, Sight, crop, heading
-from studio.train import sampled
+from studio.nets.shape import JOINTS, SIZE, WINDOW, PosePrior, ShapePrior, Sight, crop, heading, load
+from studio.train import sampled, shape
 from studio.virtual.rays import Meshes
 from studio.virtual.rig import ring
 
@@ -76,3 +78,12 @@ def test_sampled_people_depend_on_their_seed_alone(bank):
     once, again, other = (sampled.people(2, 2, s, bank) for s in (5, 5, 6))
     assert torch.equal(once.masks, again.masks) and torch.equal(once.keypoints, again.keypoints)
     assert not torch.equal(once.masks, other.masks)
+
+
+def test_the_shipped_network_knows_strangers_better_than_the_mean_person_does():
+    held = sampled.others(range(9000, 9006), 3, 4, 77, sampled.poses([900]))
+    mean = shape.tpose_error(lambda masks, views: masks.new_zeros(len(masks), 31), held, 4)
+    found = shape.tpose_error(load().shape, held, 4)
+    other = replace(held, masks=held.masks.roll(9, 0))
+    assert found < 0.7 * mean
+    assert shape.tpose_error(load().shape, other, 4) > 0.95 * mean  # the masks of somebody else tell nothing

@@ -30,7 +30,7 @@ from studio.train.sampled import Limbed, Sampled
 from studio.train.shape import joint_rows, nearest
 
 BATCH = 64
-PRESETS = {"small": (400, 150), "full": (2500, 900)}
+PRESETS = {"small": (400, 260), "full": (2500, 900)}
 """People and steps."""
 HELD_OUT = tuple(range(9100, 9130))
 """Seeds of the people that nothing is trained on, made by the other generator."""
@@ -40,7 +40,7 @@ BROKEN = 0.35
 """How far out a planted fault puts a joint at least, rad."""
 MASKLESS = 0.3
 """Share of views whose mask is withheld in training: not every take has masks."""
-REPROJECTED, JUDGED = 60.0, 2.0
+REPROJECTED, JUDGED = 60.0, 1.0
 """Weights of the reprojection (in half windows) and of the critic."""
 DATA = "synthetic: estimated keypoints and masks of sampled bodies (no images); poses of scripted motions"
 
@@ -198,7 +198,7 @@ def learned(networks: Recovery, data: Pool, loop: Loop, arm: Arm, state: Path | 
             "planted": (wrong - aim).square().sum(-1).mean(),
         }
 
-    players = [Player(seeing, regressed, rate=1e-3, average=0.99)]
+    players = [Player(seeing, regressed, rate=1.5e-3, average=0.99)]
     if arm.critic:
         players.append(Player(networks.critic, critical, rate=1e-3))
     recipe = {"arm": vars(arm) | {"views": list(arm.views)}, "people": data.people, "pool": data.seed}
