@@ -53,7 +53,7 @@ class Sight:
 
     def window(self, points: Float[Tensor, "... P 3"]) -> Float[Tensor, "... P 2"]:
         """World points in the window, -1 to 1 from edge to edge, y down."""
-        p = (self.R_view_world[..., None, :, :] @ (points - self.position[..., None, :])[..., None])[..., 0]
+        p = (points - self.position[..., None, :]) @ self.R_view_world.mT
         return p[..., :2] / p[..., 2:].clamp_min(0.2) * (self.distance[..., None, None] / (WINDOW / 2))
 
     def seen_from(self, heading: Float[Tensor, "... 3 3"]) -> Float[Tensor, "... 4"]:
