@@ -24,6 +24,7 @@ from rigs.body import Body, Skin
 from rigs.landmarks import landmark_skin
 from studio.fit import contact, initial, learned, pulls, recovered
 from studio.fit.bursts import Bursts, parts
+from studio.fit.dense import Sightings
 from studio.fit.flesh import Flesh
 from studio.fit.mirrored import Nearer, opinions, order_of, turned_back, with_order
 from studio.fit.order import Order
@@ -82,6 +83,8 @@ class FitConfig:
     """Whether masks tell of the shape too, where there are any: a network's estimate takes the place of the mean person."""
     order: float = 0.0
     """How sure a network must be which end of a limb is nearer, where one view alone sees it (probability, such as 0.9); 0: not asked."""
+    dense: float = 0.0
+    """How far off points of the skin that a network saw may lie together, m; 0 leaves them out."""
     key_frames: int = 48
     """Frames on which the shape is solved."""
     window: int = 256
@@ -110,6 +113,8 @@ class Observed:
     """Of each camera, at any resolution; none where silhouettes are not wanted."""
     orders: tuple[Nearer, ...] = ()
     """What a person said of who is nearer."""
+    sightings: Sightings | None = None
+    """Where a network saw points of the skin."""
 
     def __len__(self) -> int:
         return len(self.points)
@@ -118,7 +123,8 @@ class Observed:
         standing = None if self.standing is None else self.standing[frames]
         cut = {"pixels": self.pixels[:, frames], "sigma": self.sigma[:, frames], "points": self.points[frames]}
         masks, orders = tuple(m[frames] for m in self.masks), tuple(o[frames] for o in self.orders)
-        return replace(self, **cut, standing=standing, masks=masks, orders=orders)
+        sightings = None if self.sightings is None else self.sightings[frames]
+        return replace(self, **cut, standing=standing, masks=masks, orders=orders, sightings=sightings)
 
     def coverage(self) -> Int[Tensor, "T"]:
         """How many keypoints have a 3D point in each frame."""
@@ -184,6 +190,8 @@ class Fitter:
         if self.flesh is not None:
             surface = with_locked_joints(self.flesh.surface.skin, self.body)
             self.fleshed = Model(self.body, Skin.stacked([self.model.skin, surface]))
+        seen = observed.sightings if config.dense else None
+        self.sighted = None if seen is None else with_locked_joints(body.skin[seen.vertices], body).to(self.device)
 
     def sat(self, observed: Source) -> Fitter:
         """The same for a whole take, which tells whether hands are all that is seen of this person."""
@@ -285,6 +293,13 @@ class Fitter:
             free[3 + 3 * len(self.body.skeleton) :] = False
         return Problem(self.model, shape, evidence, self.priors, free)
 
+    def with_sightings(self, problem: Problem, observed: Observed, centre: Float[Tensor, "T 3"]) -> Problem:
+        """The problem with what a network saw of the skin, where that is asked."""
+        if self.sighted is None or observed.sightings is None:
+            return problem
+        c = self.config
+        return observed.sightings.joined(problem, self.body, self.sighted, observed.cameras, centre, c.dense, c.kernel)
+
     def start(self, observed: Observed, shape: Tensor) -> State:
         """Closed-form poses; a network's, if it is asked, where those explain what was seen better."""
         points = observed.points[:, self.columns].to(self.device)
@@ -332,7 +347,8 @@ class Fitter:
         shape = initial.stature(self.body, self.names, points, likely=told)
         views = self.views(some)
         state = self.alone(self.start(some, shape), views, shape)
-        state, shape, sigma = settle_shape(self.problem(shape, views, self.config.kernel), state, 12, likely=told)
+        problem = self.with_sightings(self.problem(shape, views, self.config.kernel), some, state.root)
+        state, shape, sigma = settle_shape(problem, state, 12, likely=told)
         return shape, sigma
 
     def order(self, observed: Observed) -> Order | None:
@@ -367,7 +383,8 @@ class Fitter:
         flesh = self.flesh if self.flesh is not None and self.flesh.speaks(observed.masks) else None
         if flesh is not None:
             problem = flesh.joined(problem, self.fleshed, observed.cameras, observed.masks, state.root)
-        if held is not None or flesh is not None:
+        problem = self.with_sightings(problem, observed, state.root)
+        if held is not None or flesh is not None or self.sighted is not None:
             state = smooth(problem, state, smoothness, 5)
         wary = Smoothness(torch.minimum(smoothness.precision, self.smoothness().precision))  # a still moment may be one nobody saw
         sigma = (spread(replace(problem, priors=self.priors.apart()), state, wary) ** 2 + self.doubt() ** 2).sqrt()
