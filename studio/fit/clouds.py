@@ -73,6 +73,14 @@ def visual_hull(
     for c in range(len(cameras)):
         inside &= _admitted(cameras[cameras.names[c]], masks[c], grid)
     soft = torch.nn.functional.avg_pool3d(inside[None, None].double(), 3, 1, 1)[0, 0]
+    return isosurface(soft, low, voxel, count)
+
+
+def isosurface(
+    soft: Float[Tensor, "X Y Z"], low: Float[Tensor, "3"], voxel: float, count: int = 2000
+) -> tuple[Float[Tensor, "M 3"], Float[Tensor, "M 3"]]:
+    """Where a volume (cells `voxel` m apart, the first at `low`) crosses a half: at most `count` points, evenly chosen, outward normals."""
+    soft, low = soft.double(), low.double()
     slope = torch.stack(torch.gradient(soft, spacing=voxel), -1)
     points, normals = [], []
     for axis in range(3):  # where the occupancy crosses a half between two neighbours along an axis
@@ -82,7 +90,7 @@ def visual_hull(
         j[:, axis] += 1
         va, vb = soft[tuple(i.T)], soft[tuple(j.T)]
         share = ((0.5 - va) / (vb - va))[:, None]
-        points.append(grid[tuple(i.T)] * (1 - share) + grid[tuple(j.T)] * share)
+        points.append(low + voxel * (i * (1 - share) + j * share))
         normals.append(-(slope[tuple(i.T)] * (1 - share) + slope[tuple(j.T)] * share))
     p, m = torch.cat(points), torch.cat(normals)
     pick = torch.linspace(0, max(0, len(p) - 1), min(count, len(p))).round().long()
