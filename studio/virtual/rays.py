@@ -13,6 +13,9 @@ from jaxtyping import Bool, Float, Int
 # Open3D's stubs do not know that a tensor is made from a numpy array.
 _Tensor: Any = o3d.core.Tensor
 
+_WAYS = ((0.0371, 0.0523, 1.0), (1.0, -0.0433, 0.0271), (-0.0519, -1.0, 0.0347))
+"""Directions along no plane of symmetry and no edge."""
+
 
 @dataclass(frozen=True)
 class Hits:
@@ -32,6 +35,7 @@ class Meshes:
 
     def __init__(self, meshes: Sequence[tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]]) -> None:
         self._scene: Any = o3d.t.geometry.RaycastingScene(nthreads=1)
+        self._solids = meshes
         for vertices, triangles in meshes:
             self._scene.add_triangles(
                 _Tensor(np.ascontiguousarray(vertices, np.float32)), _Tensor(np.ascontiguousarray(triangles, np.uint32))
@@ -56,9 +60,23 @@ class Meshes:
         return self._scene.compute_distance(_Tensor(np.ascontiguousarray(points, np.float32)), nthreads=1).numpy()
 
     def inside(self, points: Float[np.ndarray, "*n 3"]) -> Bool[np.ndarray, "*n"]:
-        """Whether points lie inside the meshes: rays from there cross the surface an odd number of times, most of three."""
-        found = self._scene.compute_occupancy(_Tensor(np.ascontiguousarray(points, np.float32)), nthreads=1, nsamples=3)
-        return found.numpy() > 0.5
+        """Whether points lie inside the meshes: rays from there leave through more surfaces than they enter, by two of three directions.
+
+        Unlike the parity of crossings this holds where a mesh overlaps itself, as at a bent elbow; one of three may pass through a hole.
+        """
+        flat = np.ascontiguousarray(points, np.float32).reshape(-1, 3)
+        votes = np.sum([self._left(flat, np.array(way, np.float32)) > 0 for way in _WAYS], 0)
+        return (votes >= 2).reshape(points.shape[:-1])
+
+    def _left(self, points: Float[np.ndarray, "N 3"], way: Float[np.ndarray, "3"]) -> Int[np.ndarray, "N"]:
+        """How many more surfaces the rays leave through than they enter."""
+        found = self._scene.list_intersections(_joined(points, way))
+        mesh, triangle = found["geometry_ids"].numpy().astype(np.int64), found["primitive_ids"].numpy().astype(np.int64)
+        outwards = np.zeros(len(triangle))
+        for i, (vertices, triangles) in enumerate(self._solids):
+            corners = vertices[triangles[triangle[mesh == i]]]
+            outwards[mesh == i] = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) @ way
+        return np.rint(np.bincount(found["ray_ids"].numpy().astype(np.int64), np.sign(outwards), len(points))).astype(np.int64)
 
 
 def _joined(origin: Float[np.ndarray, "*#n 3"], rays: Float[np.ndarray, "*#n 3"]) -> Any:
