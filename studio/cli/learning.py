@@ -23,6 +23,7 @@ NETWORKS: dict[str, str] = {
     "recovery": "studio.train.recovery",
     "shape": "studio.train.shape",
     "surface": "studio.train.surface",
+    "volume": "studio.train.volume",
 }
 """Verb's argument -> module with `train` and `evaluate`; imported when it is asked for."""
 TABLES = ("landmarks", "sides")
