@@ -1,5 +1,7 @@
 """Volumes from masks: their truth, their geometry, and what the network adds to the hull."""
 
+from dataclasses import replace
+
 import numpy as np
 import open3d as o3d
 import pytest
@@ -13,6 +15,7 @@ from studio.nets.volume import REACH, Grid, features, occupancy, projected
 from studio.train import sampled, voxels
 from studio.train.loop import Loop
 from studio.train.volume import Solids, hull_row, learned, made
+from studio.train.volume_fits import fits, vertex_error
 
 CUBE = (2 * REACH) ** 3
 ONE_CELL = CUBE / 32**3
@@ -122,3 +125,12 @@ def test_a_stopped_training_ends_where_an_uninterrupted_one_does(tmp_path):
         learned(parts, few, Loop(3, 1, minutes=1e-9, precision="float32", device="cpu"), "shadows", 16, state)
     for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_the_body_is_drawn_to_the_surface_of_a_volume():
+    people, bodies = voxels.others((9901,), 2, 4, 3, sampled.poses([950], 60))
+    held = Solids.of(people, bodies)
+    alone, with_truth = (vertex_error(fits(people, v, held.grid, 2), bodies) for v in (None, held.truth(slice(None), 64)))
+    assert with_truth < 0.95 * alone
+    elsewhere = replace(held.grid, centre=held.grid.centre + torch.tensor([0.08, 0.0, 0.0]))
+    assert vertex_error(fits(people, held.truth(slice(None), 64), elsewhere, 2), bodies) > alone

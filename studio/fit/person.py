@@ -34,6 +34,7 @@ from studio.fit.seat import HANDS, Seat, seated
 from studio.fit.silhouettes import likely_shape
 from studio.fit.solve import Problem, settle, settle_shape, smooth, spread
 from studio.fit.state import Pull, State
+from studio.fit.volumes import with_volume
 
 LOCKED = ("Jaw", "LeftEye", "RightEye")
 """Joints no keypoint sees: the expression's jawOpen and eyeLook coefficients move their flesh."""
@@ -81,6 +82,8 @@ class FitConfig:
     """Whether a network guesses poses of frames where triangulated points tell too little; taken where they reproject better."""
     mask_shape: bool = False
     """Whether masks tell of the shape too, where there are any: a network's estimate takes the place of the mean person."""
+    volume: float = 0.0
+    """How far the surface of a network's volume may lie from the body on key frames with masks, m (such as 0.03); 0: not asked."""
     order: float = 0.0
     """How sure a network must be which end of a limb is nearer, where one view alone sees it (probability, such as 0.9); 0: not asked."""
     dense: float = 0.0
@@ -348,6 +351,8 @@ class Fitter:
         views = self.views(some)
         state = self.alone(self.start(some, shape), views, shape)
         problem = self.with_sightings(self.problem(shape, views, self.config.kernel), some, state.root)
+        if self.config.volume:
+            problem = with_volume(problem, self.body, some, self.config.volume, self.config.kernel)
         state, shape, sigma = settle_shape(problem, state, 12, likely=told)
         return shape, sigma
 

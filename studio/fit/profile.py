@@ -46,7 +46,7 @@ def learn_profile(take: Take, actor: str, config: FitConfig | None = None) -> Pa
     if not body.shape_names:
         raise ValueError(f"{take.folder}: the body {take.body!r} has no shape to learn")
     config = replace(config or FitConfig(), key_frames=KEY_FRAMES)
-    masks = take if config.mask_shape and masks_folder(take).is_dir() else None
+    masks = take if (config.mask_shape or config.volume) and masks_folder(take).is_dir() else None
     frames = Tracks3D.count(take.tracks_file)
     source = StoredTake(cameras, footage(take, cameras.names), take.tracks_file, actors.index(actor), frames, masks=masks)
     if int((source.coverage() > 0).sum()) < 10:

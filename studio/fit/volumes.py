@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rigs.body import Body
+from rigs.body import Body, Skin
 from rigs.landmarks import landmark_skin
 from studio.fit.clouds import Cloud, cloud, isosurface
 from studio.fit.points import Model
 from studio.fit.robust import padded
 from studio.fit.solve import Problem
 from studio.fit.state import Pull
-from studio.fit.surface import Surface
+from studio.fit.surface import Surface, sampled
 from studio.nets import volume as network
 from studio.nets.shape import Sight, crop, heading
 from studio.nets.volume import REACH, Grid
@@ -91,3 +91,14 @@ def volumes(body: Body, observed: Observed, weights: str = "volume") -> tuple[Fl
         return None
     masks, keypoints, sight, grid, seen = found
     return network.occupancy(network.load(weights), masks, keypoints, sight, grid, seen), grid
+
+
+def with_volume(problem: Problem, body: Body, observed: Observed, sigma: float, kernel: float) -> Problem:
+    """The problem with the body's surface drawn to that of the network's volume, `sigma` m; unchanged where there is none."""
+    found = volumes(body, observed)
+    if found is None:
+        return problem
+    surface = sampled(body)
+    both = Model(problem.model.body, Skin.stacked([problem.model.skin, surface.skin]))
+    seen = cloud_of(*found).to(surface.vertices.device)
+    return with_cloud(problem, both, surface, seen, sigma, kernel)
