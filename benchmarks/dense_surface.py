@@ -122,7 +122,7 @@ def measured(number: int, eye: Eye, shared: float) -> dict[str, dict[str, float]
     """All arms on one person."""
     scenes, body = person(number), makehuman.load()
     seen, (true, joints) = observed(scenes, number), truth(scenes)
-    skin, network = exact(scenes), eye.see(scenes.image.flatten(0, 2))
+    skin, network = exact(scenes), eye.see(scenes.image.flatten(0, 2), seen.pixels.transpose(0, 1).flatten(0, 1))
     with_skin = lambda s: replace(seen, sightings=sightings(s, body))  # noqa: E731
     config = FitConfig(dense=shared, device="cpu", workers=1)
     return {

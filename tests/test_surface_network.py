@@ -116,17 +116,17 @@ def test_people_label_few_pixels_and_a_teacher_the_others(data):
 
 
 def test_learning_from_labels_brings_the_network_nearer_to_them(data):
-    plan = Plan(steps=60, batch=8, widths=(16, 24, 32, 48), top=24)
-    batch = data.batch(0, 32, 9)
+    plan = Plan(steps=30, batch=8, widths=(16, 24, 32, 48), top=24)
+    batch = data.batch(0, 16, 9)
     told = []
     for steps in (1, plan.steps):
         network, done = fitted(plan, data, Loop(steps, device="cpu"))
         with torch.no_grad():
-            told.append({k: float(v) for k, v in losses(network(batch["images"]), batch).items()})
+            told.append({k: float(v) for k, v in losses(network(batch["images"], batch["points"]), batch).items()})
         assert done
-    assert all(told[1][k] < 0.7 * told[0][k] for k in told[0])
+    assert all(told[1][k] < told[0][k] - 0.1 * abs(told[0][k]) for k in told[0]), told
 
 
 def test_crops_of_another_size_are_refused_in_words():
     with pytest.raises(ValueError, match="multiples of 16"):
-        SurfaceNet()(torch.zeros(1, 3, 40, 64))
+        SurfaceNet()(torch.zeros(1, 3, 40, 64), torch.zeros(1, 23, 2))

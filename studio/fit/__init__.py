@@ -21,6 +21,7 @@ from studio.fit.again import recipe, solved_again, spliced, touched
 from studio.fit.masks import masks_folder
 from studio.fit.person import FitConfig, Fitted, Fitter, Observed, fit_actor
 from studio.fit.profile import known_shape, learn_profile
+from studio.fit.skin import see_skin
 from studio.fit.stored_take import StoredTake
 from studio.freshness import fingerprint
 from studio.take import Take
@@ -40,6 +41,9 @@ def fit(take: Take, config: FitConfig) -> Path:
     frames = Tracks3D.count(take.tracks_file)
     edits = Edits.load(take.folder, cameras.names, tracks.keypoints, tracks.actors)
     shared, masks = recipe(take, config), take if config.silhouette and masks_folder(take).is_dir() else None
+    skin = take if config.dense else None
+    if skin is not None:
+        see_skin(take, body)
     warnings: list[str] = []
     written: list[Path] = []
     again: list[str] = []
@@ -47,7 +51,7 @@ def fit(take: Take, config: FitConfig) -> Path:
     with Progress(console=console, transient=True) as progress:
         for a, actor in enumerate(tracks.actors):
             seen = footage(take, cameras.names)
-            source = StoredTake(cameras, seen, take.tracks_file, a, frames, edits.of(actor), tracks.first_frame, masks)
+            source = StoredTake(cameras, seen, take.tracks_file, a, frames, edits.of(actor), tracks.first_frame, masks, skin)
             if not bool(source.coverage().any()):
                 warnings.append(
                     f"{actor}: no two cameras agree on this actor in any frame: no motion. Is everyone in view? See the overlays."

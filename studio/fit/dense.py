@@ -5,8 +5,10 @@ They are keypoints, only many and blunt: `pulls.keypoints` collapses all cameras
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -37,6 +39,13 @@ class Sightings:
     def __getitem__(self, frames: slice | Tensor) -> Sightings:
         return Sightings(self.vertices, self.pixels[:, frames], self.sigma[:, frames])
 
+    @staticmethod
+    def joined(parts: Sequence[Sightings]) -> Sightings | None:
+        """Stretches of frames, one after the other; None of none."""
+        if not parts:
+            return None
+        return Sightings(parts[0].vertices, torch.cat([p.pixels for p in parts], 1), torch.cat([p.sigma for p in parts], 1))
+
     def views(self, cameras: Cameras, centre: Float[Tensor, "T 3"], shared: float) -> pulls.Views:
         """On the image planes. `centre` is about where the body is, m; `shared` (m) is how far off neighbours may be together: that does
         not shrink with their number, so it is not the network's to say.
@@ -45,7 +54,7 @@ class Sightings:
         scale = (cameras.focal.mean(1)[:, None] / depth)[..., None]
         return pulls.Views.undistorted(cameras, self.pixels, (self.sigma.double() ** 2 + shared**2).sqrt() * scale)
 
-    def joined(
+    def heeded(
         self, problem: Problem, body: Body, skin: Skin, cameras: Cameras, centre: Float[Tensor, "T 3"], shared: float, kernel: float
     ) -> Problem:
         """The problem with these joined; `skin` has the points, carried as in the problem's model."""

@@ -34,7 +34,7 @@ def masks_of(take: Take, camera: str, detection: Int[Tensor, "T"], frames: slice
     file = masks_folder(take) / f"{camera}.mkv"
     if not file.is_file():
         return torch.zeros(len(detection), 2, 2, dtype=torch.bool)
-    own = _own(take, camera, frames)
+    own = own_rows(take, camera, frames)
     info = probe(file)
     coarser = -(-max(info.width, info.height) // FINEST)
     size = (-(-info.width // coarser), -(-info.height // coarser))
@@ -50,7 +50,7 @@ def masks_of(take: Take, camera: str, detection: Int[Tensor, "T"], frames: slice
     return torch.from_numpy(kept)
 
 
-def _own(take: Take, camera: str, frames: slice) -> Int[Tensor, "T"]:
+def own_rows(take: Take, camera: str, frames: slice) -> Int[Tensor, "T"]:
     """Rows of a camera's keypoint file, and so of its masks, that are nearest to frames of the take's tracks."""
     sync = sync_of(take)
     wanted = torch.arange(frames.start, frames.stop)

@@ -301,7 +301,7 @@ class Fitter:
         if self.sighted is None or observed.sightings is None:
             return problem
         c = self.config
-        return observed.sightings.joined(problem, self.body, self.sighted, observed.cameras, centre, c.dense, c.kernel)
+        return observed.sightings.heeded(problem, self.body, self.sighted, observed.cameras, centre, c.dense, c.kernel)
 
     def start(self, observed: Observed, shape: Tensor) -> State:
         """Closed-form poses; a network's, if it is asked, where those explain what was seen better."""

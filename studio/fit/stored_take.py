@@ -11,9 +11,11 @@ from torch import Tensor
 
 from calibration.cameras import Cameras
 from studio.edits import Edits
+from studio.fit.dense import Sightings
 from studio.fit.masks import masks_of
 from studio.fit.mirrored import Nearer
 from studio.fit.person import Observed
+from studio.fit.skin import sightings
 from studio.take import Take
 from studio.values import Footage, Tracks3D
 
@@ -36,6 +38,8 @@ class StoredTake:
     """The number of the first frame, as edits count."""
     masks: Take | None = None
     """The take whose masks are wanted too."""
+    skin: Take | None = None
+    """The take of which sightings of the skin are wanted too."""
 
     def __len__(self) -> int:
         return self.frames
@@ -45,7 +49,7 @@ class StoredTake:
             bare = replace(self, masks=None)  # scattered frames are for the shape, which keypoints tell
             parts = [bare[slice(int(t), int(t) + 1)] for t in frames]
             joined = {k: torch.cat([getattr(p, k) for p in parts], axis) for k, axis in AXES}
-            return replace(parts[0], **joined)
+            return replace(parts[0], **joined, sightings=Sightings.joined([p.sightings for p in parts if p.sightings is not None]))
         keypoints = self.footage.cut(frames)
         tracks = Tracks3D.load(self.tracks_file, frames)
         seen = (*tracks.observations(keypoints, self.actor), tracks.points[:, self.actor])
@@ -61,7 +65,8 @@ class StoredTake:
         orders = tuple(Nearer.at(self.cameras.index(c), a, b, f, len(points)) for c, a, b, f in self.edits.orders(first, len(points)))
         masks = [] if self.masks is None else [masks_of(self.masks, c, who[i], span) for i, c in enumerate(self.cameras.names)]
         named = (self.cameras, keypoints.keypoints, keypoints.network, keypoints.fps)
-        return Observed(*named, pixels, sigma, points, standing, tuple(masks), orders)
+        seen_skin = None if self.skin is None else sightings(self.skin, self.cameras.names, self.actor, span)
+        return Observed(*named, pixels, sigma, points, standing, tuple(masks), orders, seen_skin)
 
     def coverage(self) -> Int[Tensor, "T"]:
         """How many keypoints have a 3D point in each frame."""

@@ -2,7 +2,8 @@
 
 DensePose (Guler, Neverova and Kokkinos 2018) says it as I, U, V: a part and coordinates of that part's chart. Here I is the same; in place
 of U and V, which jump at seams, each part has the three coordinates that the point of skin has on the body at rest, which do not. Beside
-them stands how far these are off (Laplace), so that a solver can weigh them. Keypoints come from the same features.
+them stands how far these are off (Laplace), so that a solver can weigh them. The network is told the body's keypoints as a detector saw
+them: which arm is the left one cannot be learned from a few thousand small pictures, and need not be.
 """
 
 from __future__ import annotations
@@ -23,6 +24,14 @@ UNIT = 0.1
 """m of the body at rest that a number of the network stands for."""
 SHARPEST, BLUNTEST = 0.004, 0.3
 """Between which the network says it is off, m."""
+_LIMBS = ("shoulder elbow", "elbow wrist", "hip knee", "knee ankle", "ankle big_toe", "heel small_toe", "shoulder hip", "eye ear")
+BONES = (
+    *((f"{side}_{a}", f"{side}_{b}") for a, b in (limb.split() for limb in _LIMBS) for side in ("left", "right")),
+    ("left_shoulder", "right_shoulder"), ("left_hip", "right_hip"), ("left_eye", "right_eye"), ("nose", "left_ear"), ("nose", "right_ear"),
+)  # fmt: skip
+"""Pairs of keypoints; the line between them is drawn for the network."""
+THICK = 3.0
+"""Width of such a line at either side, px of a crop of 64."""
 REACH = 0.045
 """Around a point of the skin, pixels that say they lie within about so far of it tell where it is seen, m."""
 
@@ -41,29 +50,58 @@ class SurfaceNet(nn.Module):
         self.down = nn.ModuleList(
             nn.Sequential(_block(into, out, 2, 5 if into == 3 else 3), _block(out, out)) for into, out in ((3, a), (a, b), (b, c), (c, d))
         )
+        self.lines = nn.Conv2d(3 * len(BONES), a, 1)
+        self.pose = nn.Sequential(nn.Linear(3 * keypoints, d), nn.ReLU(), nn.Linear(d, d), nn.ReLU())
+        self.posed = nn.ModuleList(nn.Linear(d, w) for w in (d, c, b, top))
         self.deep = _block(d, d)
         self.across = nn.ModuleList(nn.Conv2d(into, out, 1) for into, out in ((d, c), (c, b), (b, top)))
         self.past = nn.ModuleList(nn.Conv2d(into, out, 1) for into, out in ((c, c), (b, b), (a, top)))
         self.up = nn.ModuleList(_block(w, w) for w in (c, b, top))
         self.dense = nn.Conv2d(top, 4 * (1 + parts + 3 * parts + 1), 1)
-        self.points = nn.Conv2d(b, keypoints, 1)
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Dense:
-        """Colours are normalised as `studio.nets.hourglass.normalised` does; the sides must be multiples of 16 px."""
+    def forward(self, images: Float[Tensor, "B 3 H W"], points: Float[Tensor, "B K 2"]) -> Dense:
+        """Colours are normalised as `studio.nets.hourglass.normalised` does; the sides must be multiples of 16 px.
+
+        `points` are `BODY` in px of the crop, NaN where not seen.
+        """
         if images.shape[-1] % 16 or images.shape[-2] % 16:
             raise ValueError(f"surface: a crop is {list(images.shape[-2:])} px; its sides must be multiples of 16")
-        kept, x = [], images
-        for down in self.down:
-            x = down(x)
-            kept.append(x)
-        x, maps = self.deep(x), None
-        for across, past, up, skip in zip(self.across, self.past, self.up, kept[2::-1], strict=True):
-            x = up(functional.interpolate(across(x), scale_factor=2.0, mode="nearest") + past(skip))
-            maps = self.points(x) if up is self.up[1] else maps
-        assert maps is not None
+        pose = self.pose(listed(points, images.shape[-1]))
+        enter, first = self.down[0].children()
+        kept = [first(enter(images) + self.lines(drawn(points, images.shape[-1])))]
+        for down in list(self.down)[1:]:
+            kept.append(down(kept[-1]))
+        wide = [layer(pose)[..., None, None] for layer in self.posed]
+        x = self.deep(kept[-1] + wide[0])
+        for across, past, up, skip, told in zip(self.across, self.past, self.up, kept[2::-1], wide[1:], strict=True):
+            x = up(functional.interpolate(across(x), scale_factor=2.0, mode="nearest") + past(skip) + told)
         fine = functional.pixel_shuffle(self.dense(x), 2).float()
         part, where, spread = fine.split([1 + self.parts, 3 * self.parts, 1], 1)
-        return Dense(part, UNIT * where.unflatten(1, (self.parts, 3)), spread[:, 0], maps)
+        return Dense(part, UNIT * where.unflatten(1, (self.parts, 3)), spread[:, 0])
+
+
+def listed(points: Float[Tensor, "B K 2"], size: int) -> Float[Tensor, "B 3*K"]:
+    """Keypoints as numbers about -1 to 1, and whether each is seen."""
+    seen = torch.isfinite(points).all(-1, keepdim=True)
+    at = torch.where(seen, (points + 0.5) / size * 2 - 1, 0)
+    return torch.cat([at, seen.to(at)], -1).flatten(1)
+
+
+def drawn(points: Float[Tensor, "B K 2"], size: int) -> Float[Tensor, "B 3*N h w"]:
+    """Lines between keypoints at half the crop's resolution: how near a cell is to each of `BONES`, how far along it, and how far aside."""
+    a, b = (points[:, [BODY.index(bone[i]) for bone in BONES], None, None] for i in (0, 1))
+    known = torch.isfinite(a + b).all(-1)
+    line = torch.arange(size // 2, device=points.device) * 2 + 0.5
+    cells = torch.stack([line.expand(len(line), -1), line[:, None].expand(-1, len(line))], -1).to(points)
+    way = torch.where(known[..., None], b - a, 1)
+    length = way.square().sum(-1).clamp_min(1)
+    off = cells - torch.where(known[..., None], a, 0)
+    along = (off * way).sum(-1) / length
+    aside = (off[..., 0] * way[..., 1] - off[..., 1] * way[..., 0]) / length.sqrt()
+    rest = off - along.clamp(0, 1)[..., None] * way
+    thick = THICK * size / 64
+    near = torch.exp(-0.5 * rest.square().sum(-1) / thick**2) * known
+    return torch.cat([near, near * along.clamp(-1, 2), near * (aside / thick).clamp(-3, 3)], 1)
 
 
 @dataclass(frozen=True)
@@ -76,8 +114,6 @@ class Dense:
     """For each part, where on it the pixel would be: relative to the part's middle on the body at rest, m."""
     spread: Float[Tensor, "B H W"]
     """Logarithm of the Laplace distribution's scale, of `UNIT`."""
-    keypoints: Float[Tensor, "B K H/4 W/4"]
-    """Logits over cells of 4 px, as the hourglass's."""
 
     def scale(self) -> Float[Tensor, "B H W"]:
         """Scale b of the error's density exp(-r / b) / (2 pi b^2) along the skin, m."""
@@ -117,10 +153,10 @@ class Eye:
         return self.card.size[0]
 
     @torch.no_grad()
-    def see(self, images: UInt8[Tensor, "B S S 3"]) -> Skin:
-        """Every pixel's part, place and doubt."""
+    def see(self, images: UInt8[Tensor, "B S S 3"], points: Float[Tensor, "B K 2"]) -> Skin:
+        """Every pixel's part, place and doubt. `points` are the keypoints of the card in px of the crop, NaN where not seen."""
         given = normalised(images).contiguous(memory_format=torch.channels_last)
-        return shown(self.network(given), self.middles, float(self.card.decoding.get("scale", 1.0)))
+        return shown(self.network(given, points), self.middles, float(self.card.decoding.get("scale", 1.0)))
 
 
 def middles_of(card: Card) -> Float[Tensor, "parts 3"]:

@@ -16,11 +16,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from studio.nets.checkpoint import Card, read, trained, write
-from studio.nets.hourglass import BODY, CELL, DEVIATION, MEAN, decoded, normalised, probabilities
+from studio.nets.hourglass import BODY, DEVIATION, MEAN, normalised
 from studio.nets.surface import Dense, Skin, SurfaceNet, middles_of, shown
 from studio.train.geodesics import Geodesics
 from studio.train.jobs import Evaluation, Gate, Report, Training, gathered, medians
-from studio.train.keypoint_crops import divergence, target
 from studio.train.loop import Loop, Losses, Player, learn
 from studio.train.performers import model, topology
 from studio.train.scenes import SceneConfig, held_out
@@ -61,7 +60,7 @@ class Plan:
         return SurfaceNet(len(topology().part_names), len(BODY), self.widths, self.top)
 
 
-PLANS = {"small": Plan(), "full": Plan(groups=768, steps=2400, mixed=True)}
+PLANS = {"small": Plan(), "full": Plan(groups=768, steps=1800, mixed=True)}
 ARMS = Plan(groups=128, steps=150, widths=(16, 32, 48, 64), top=24, mixed=True)
 """Small trainings for comparison."""
 
@@ -81,7 +80,7 @@ def _files(config: SceneConfig, groups: int):  # noqa: ANN202
 
 
 def losses(dense: Dense, batch: dict[str, Tensor]) -> Losses:
-    """Cross entropy of the part; the Laplace distribution's negative logarithm of where, of the true part; divergence of keypoints."""
+    """Cross entropy of the part; the Laplace distribution's negative logarithm of where, of the true part."""
     part, weight = batch["part"], batch["weight"]
     known = part != UNKNOWN
     choice = functional.cross_entropy(dense.part, torch.where(known, part, 0), reduction="none")
@@ -97,7 +96,6 @@ def losses(dense: Dense, batch: dict[str, Tensor]) -> Losses:
     return {
         "part": (choice * counts).sum() / counts.sum().clamp_min(1),
         "where": 0.5 * (said * weight).sum() / share,
-        "keypoints": 0.1 * divergence(dense.keypoints, target(batch["points"], dense.keypoints.shape[-1]), batch["told"]),
     }
 
 
@@ -105,7 +103,9 @@ def fitted(plan: Plan, data: Skins, loop: Loop, state: Path | None = None) -> tu
     """The network after the loop's steps, and whether they all were made."""
     torch.manual_seed(loop.seed)
     network = plan.build().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    player = Player(network, lambda b: losses(network(b["images"]), b), plan.rate, 1e-3, average=min(0.998, max(0.0, 1 - 10 / loop.steps)))
+    player = Player(
+        network, lambda b: losses(network(b["images"], b["points"]), b), plan.rate, 1e-3, average=min(0.998, max(0.0, 1 - 10 / loop.steps))
+    )
     recipe = {k: v for k, v in asdict(plan).items() if k not in ("steps", "mixed")} | {"data": folder_of(plan.scenes).name}
     loop = replace(loop, recipe=recipe, precision="mixed" if plan.mixed else loop.precision)
     return network, learn(player, lambda step: data.batch(step, plan.batch, loop.seed), loop, state).done
@@ -142,13 +142,14 @@ def carded(network: SurfaceNet, plan: Plan, seed: int, steps: int, count: int) -
 
 
 @torch.no_grad()
-def looked(network: SurfaceNet, data: Skins, scale: float = 1.0) -> Skin:
-    """What the network sees in all crops, 64 at a time."""
+def looked(network: SurfaceNet, data: Skins, scale: float = 1.0, lot: Tensor | None = None) -> Skin:
+    """What the network sees in all crops, 64 at a time; with `lot`, in the images of other ones."""
     network.eval()
-    parts = []
+    parts, points = [], data.seen_points(0)
+    lot = torch.arange(len(data)) if lot is None else lot
     for i in range(0, len(data), 64):
-        given = normalised(data.images[i : i + 64]).contiguous(memory_format=torch.channels_last)
-        parts.append(shown(network(given), middles(), scale))
+        given = normalised(data.images[lot[i : i + 64]]).contiguous(memory_format=torch.channels_last)
+        parts.append(shown(network(given, points[i : i + 64]), middles(), scale))
     return Skin(*(torch.cat([getattr(p, f) for p in parts]) for f in Skin.__dataclass_fields__))
 
 
@@ -220,7 +221,8 @@ def evaluate(config: Evaluation) -> Report:
         hit = skin.seen & (held.part > 0)
         off = (skin.rest[hit] - held.rest[hit].float()).norm(dim=-1)
         ratio = float((off / (1.18 * skin.sigma[hit])).median())
-        rows["surface"] |= {"error over doubt": ratio} | _points(network, held)
+        rows["surface"] |= {"error over doubt": ratio}
+        rows["keypoints with another crop's image"] = measured(looked(network, held, scale, lot), held, seed)
         if not config.quick:
             rows |= few_labels(small, held, seed)
         runs.append(rows)
@@ -228,15 +230,6 @@ def evaluate(config: Evaluation) -> Report:
     rows = medians(every)
     told = f"synthetic held-out people, actions, clothes, rooms, cameras; 64 px, {card.steps} steps"
     return Report(NETWORK, told, rows, _gates(rows), every, {"card": asdict(card), "seeds": list(config.seeds), "k": GPS})
-
-
-@torch.no_grad()
-def _points(network: SurfaceNet, held: Skins) -> dict[str, float]:
-    """Median error of the keypoints that are seen, px."""
-    maps = [network(normalised(held.images[i : i + 64])).keypoints for i in range(0, len(held), 64)]
-    points = decoded(probabilities(torch.cat(maps))).points
-    assert CELL * maps[0].shape[-1] == held.images.shape[1]
-    return {"keypoints px": float((points - held.keypoints).norm(dim=-1)[held.told == 1].median())}
 
 
 def few_labels(data: Skins, held: Skins, seed: int) -> dict[str, dict[str, float]]:

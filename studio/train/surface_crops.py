@@ -18,6 +18,8 @@ from studio.train.keypoint_crops import HIDDEN
 from studio.train.performers import KEYPOINTS, model, topology
 from studio.train.scenes import Scenes
 
+NOISE = 0.5
+"""px by which the keypoints that the network is told are off, of a crop of 64: about 15 mm."""
 UNKNOWN = 255
 """Part of a pixel that nobody labelled."""
 
@@ -79,6 +81,11 @@ class Skins:
         """One after the other."""
         return Skins(*(torch.cat([getattr(p, f) for p in parts]) for f in Skins.__dataclass_fields__))
 
+    def seen_points(self, seed: int) -> Float[Tensor, "N K 2"]:
+        """Keypoints as a detector sees them."""
+        points = torch.where((self.told > 0)[..., None], self.keypoints, torch.nan)
+        return blurred(points, self.told, torch.Generator().manual_seed(seed * 7 + 3))
+
     def sparse(self, count: int, seed: int) -> Skins:
         """As people label them: `count` pixels of each person; the background is known."""
         part, N = self.part.clone(), len(self)
@@ -113,11 +120,20 @@ class Skins:
         labels = functional.grid_sample(torch.cat([part, rest, weight], 1), grid, mode="nearest", align_corners=False)
         images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
         images = images * (1 + 0.1 * draw(count, 1, 1, 1)) + 0.1 * draw(count, 3, 1, 1)
-        told = told * ((points > -0.5) & (points < size - 0.5)).all(-1)
+        points = blurred(torch.where((told > 0)[..., None], points, torch.nan), told, g)
         return {
             "images": images.contiguous(memory_format=torch.channels_last), "part": labels[:, 0].round().long(),
-            "rest": labels[:, 1:4], "weight": labels[:, 4], "points": points, "told": told,
+            "rest": labels[:, 1:4], "weight": labels[:, 4], "points": points,
         }  # fmt: skip
+
+
+def blurred(points: Float[Tensor, "N K 2"], told: Float[Tensor, "N K"], g: torch.Generator) -> Float[Tensor, "N K 2"]:
+    """Keypoints as a detector sees them, px of a crop of 64: off by `NOISE`, more where hidden, a few wild ones, some missing."""
+    draw = lambda *shape: torch.rand(*shape, generator=g)  # noqa: E731
+    size = torch.where(told == HIDDEN, 2 * NOISE, NOISE) * torch.where(draw(*told.shape) < 0.03, 8.0, 1.0)
+    points = points + size[..., None] * torch.randn(points.shape, generator=g)
+    lost = draw(*told.shape) < torch.where(told == HIDDEN, 0.4, 0.06)
+    return torch.where(lost[..., None], torch.nan, points)
 
 
 def nearest_vertices(rest: Float[np.ndarray, "N 3"], part: np.ndarray | None, allowed: np.ndarray) -> np.ndarray:
