@@ -22,8 +22,9 @@ NETWORKS: dict[str, str] = {
     "ordinal": "studio.train.ordinal",
     "recovery": "studio.train.recovery",
     "shape": "studio.train.shape",
-    "surface": "studio.train.surface",
     "volume": "studio.train.volume",
+    "shot": "studio.train.shot",
+    "surface": "studio.train.surface",
 }
 """Verb's argument -> module with `train` and `evaluate`; imported when it is asked for."""
 TABLES = ("landmarks", "sides")

@@ -83,9 +83,12 @@ def shown(cameras: Cameras, names: Sequence[str], pixels: Float[Tensor, "C T K 2
     if any(n not in names for n in HIPS):
         return None
     middle = filled(torch.stack([points[:, names.index(n)] for n in HIPS], 1)).mean(1).float()
-    if not bool(torch.isfinite(middle).all()):
-        return None
-    sight = Sight.at(cameras.position.float()[None].expand(len(points), -1, -1), middle[:, None].expand(-1, len(cameras), -1))
+    return windowed(cameras, names, pixels, middle) if bool(torch.isfinite(middle).all()) else None
+
+
+def windowed(cameras: Cameras, names: Sequence[str], pixels: Float[Tensor, "C T K 2"], middle: Float[Tensor, "T 3"]) -> Seen:
+    """Keypoints in upright windows around where the hips are about (world, m)."""
+    sight = Sight.at(cameras.position.float()[None].expand(len(middle), -1, -1), middle[:, None].expand(-1, len(cameras), -1))
     columns = [names.index(n) if n in names else -1 for n in KEYPOINTS]
     plane = cameras.undistort(pixels[:, :, columns].double())
     world = torch.einsum("cji,ctkj->tcki", cameras.R_camera_world, torch.cat([plane, torch.ones_like(plane[..., :1])], -1)).float()
