@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rigs import makehuman, rotation
-from studio.nets.recovery import CROP, Critic, Regressor, Trunk, relative
+from studio.nets.recovery import CROP, FEATURES, Critic, Regressor, Trunk, relative
 from studio.nets.shape import JOINTS, Sight
 from studio.train import recovery, sampled
 
@@ -34,7 +34,7 @@ def test_the_first_view_is_the_frame_of_all():
 def test_a_view_that_was_not_seen_has_no_say():
     torch.manual_seed(1)
     network = Regressor(5).eval()
-    features, R = torch.randn(2, 3, 256), rotation.exp(torch.randn(2, 3, 3))
+    features, R = torch.randn(2, 3, FEATURES), rotation.exp(torch.randn(2, 3, 3))
     seen = torch.tensor([[True, True, False]]).expand(2, 3)
     with torch.no_grad():
         some, all_ = network(features, R, seen)[-1], network(features[:, :2], R[:, :2])[-1]
@@ -81,7 +81,7 @@ def test_the_critic_judges_each_joint_by_its_own_rotation_alone():
 
 
 def test_an_image_gives_features_of_the_same_kind():
-    assert Trunk()(torch.rand(2, 3, CROP, CROP), torch.zeros(2, 2)).shape == (2, 256)
+    assert Trunk()(torch.rand(2, 3, CROP, CROP), torch.zeros(2, 2)).shape == (2, FEATURES)
 
 
 def test_limbs_alone_move_like_the_whole_body(bank):

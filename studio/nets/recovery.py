@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from rigs import rotation
 from studio.nets import checkpoint
-from studio.nets.shape import JOINTS, KEYPOINTS
+from studio.nets.shape import JOINTS, KEYPOINTS, PosePrior, Residual
 
-FEATURES = 256
+FEATURES = 352
 STEPS = 3
 CROP = 64
 """Pixels across an image in the window."""
@@ -41,27 +41,27 @@ class Guess:
 class Proxy(nn.Module):
     """Features of a view from its estimated keypoints and mask, which look alike for real and for sampled people."""
 
-    def __init__(self, keypoints: int = len(KEYPOINTS), width: int = FEATURES) -> None:
+    def __init__(self, keypoints: int = len(KEYPOINTS), width: int = 320) -> None:
         super().__init__()
-        self.mask = nn.Sequential(
-            nn.AvgPool2d(2), nn.Conv2d(1, 8, 5, 2, 2), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 24, 3, 2, 1),
-            nn.ReLU(),
-        )  # fmt: skip
-        self.joined = nn.Sequential(
-            nn.Linear(3 * keypoints + 2 + 24 * 16, width),
-            nn.LayerNorm(width),
-            nn.ReLU(),
-            nn.Linear(width, width),
-            nn.LayerNorm(width),
-            nn.ReLU(),
-        )
+        layers: list[nn.Module] = [nn.AvgPool2d(2)]
+        for before, after in ((1, 8), (8, 16), (16, 24)):
+            layers += [nn.Conv2d(before, after, 3, 2, 1), nn.ReLU()]
+        self.mask = nn.Sequential(*layers, nn.Flatten(), nn.Linear(24 * 16, FEATURES - width))
+        self.first = nn.Linear(3 * keypoints + 2, width)
+        self.units = nn.Sequential(Residual(width), Residual(width))
 
     def forward(
         self, keypoints: Float[Tensor, "B K 3"], mask: Float[Tensor, "B 64 64"], tilt: Float[Tensor, "B 2"]
     ) -> Float[Tensor, "B F"]:
         """Window coordinates with confidence (0: not seen), how much of each pixel is the person, and `Sight.tilt`."""
         known = torch.cat([keypoints[..., :2] * (keypoints[..., 2:] > 0), keypoints[..., 2:]], -1)
-        return self.joined(torch.cat([known.flatten(1), tilt, self.mask(mask[:, None]).flatten(1)], -1))
+        marks = self.units(self.first(torch.cat([known.flatten(1), tilt], -1)))
+        return torch.cat([marks, self.mask(mask[:, None])], -1)
+
+    def begun_from(self, prior: PosePrior) -> None:
+        """What `PosePrior` knows of keypoints, to go on from."""
+        self.first.load_state_dict(prior.first.state_dict())
+        self.units.load_state_dict(prior.units.state_dict())
 
 
 class Trunk(nn.Module):
@@ -90,18 +90,18 @@ class Trunk(nn.Module):
 class Regressor(nn.Module):
     """Corrects a belief again and again, each time looking at the same features; begins at a mean that is learned."""
 
-    def __init__(self, shapes: int, joints: int = len(JOINTS), features: int = FEATURES, width: int = 384) -> None:
+    def __init__(self, shapes: int, joints: int = len(JOINTS), features: int = FEATURES, width: int = 256) -> None:
         super().__init__()
         self.joints, self.shapes = joints, shapes
         size = 6 * joints + shapes + 3
         self.mean = nn.Parameter(torch.cat([torch.tensor([1.0, 0, 0, 0, 1, 0]).repeat(joints), torch.zeros(shapes + 3)]))
         with torch.no_grad():  # upright and facing the camera: y of the view is down, the body's z is up, it faces its -y
             self.mean[:6] = torch.tensor([1.0, 0, 0, 0, 0, 1])
-        self.view = nn.Sequential(nn.Linear(features + 6 + size, width), nn.LayerNorm(width), nn.ReLU())
+        self.view = nn.Sequential(nn.Linear(features + 6 + size, width), Residual(width))
         self.look = nn.Linear(width, 4)
-        self.inner = nn.Sequential(nn.Linear(width + size, width), nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+        self.inner = nn.Sequential(nn.Linear(width + size, width), Residual(width))
         self.change = nn.Linear(width, size)
-        nn.init.normal_(self.change.weight, std=0.003)
+        nn.init.normal_(self.change.weight, std=0.01)
         nn.init.zeros_(self.change.bias)
         nn.init.zeros_(self.look.weight)
 

@@ -87,7 +87,7 @@ def crop(masks: Bool[Tensor, "T h w"], camera: Cameras, sight: Sight) -> Float[T
     return F.avg_pool2d(F.grid_sample(masks[:, None].float(), place, align_corners=False), 2)[:, 0]
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """Two layers and a way around them (Martinez et al. 2017)."""
 
     def __init__(self, width: int, dropout: float = 0.0) -> None:
@@ -96,6 +96,7 @@ class _Residual(nn.Module):
         self.inner = nn.Sequential(*layer(), *layer())
 
     def forward(self, x: Tensor) -> Tensor:
+        """The same with what the layers add."""
         return x + self.inner(x)
 
 
@@ -110,9 +111,9 @@ class ShapePrior(nn.Module):
             layers += [nn.Conv2d(before, after, size, 2, size // 2), nn.BatchNorm2d(after), nn.ReLU()]  # a third of pooling's time
         self.convolutions = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster
         self.joined = nn.Linear(channels[-1] * (SIZE // 2 ** len(channels)) ** 2 + 4, width)
-        self.each = _Residual(width)
+        self.each = Residual(width)
         self.attention = nn.Linear(width, 4)
-        self.whole = _Residual(width)
+        self.whole = Residual(width)
         self.shape = nn.Linear(width, shapes)
         nn.init.zeros_(self.attention.weight)
         nn.init.normal_(self.shape.weight, std=0.01)
@@ -137,7 +138,7 @@ class PosePrior(nn.Module):
     def __init__(self, joints: int = len(JOINTS), keypoints: int = len(KEYPOINTS), width: int = 320, units: int = 2) -> None:
         super().__init__()
         self.first = nn.Linear(3 * keypoints + 2, width)
-        self.units = nn.Sequential(*(_Residual(width) for _ in range(units)))
+        self.units = nn.Sequential(*(Residual(width) for _ in range(units)))
         self.turns = nn.Linear(width, 6 * joints)
         nn.init.normal_(self.turns.weight, std=0.01)
         with torch.no_grad():
