@@ -123,20 +123,25 @@ def test_squared_errors_of_true_covariances_are_two_on_average():
     assert float(nees(error, 4 * L @ L.mT).mean()) == pytest.approx(0.5, abs=0.02)
 
 
-def test_calibration_makes_wrong_covariances_true(monkeypatch):
+@pytest.mark.parametrize("hands", [False, True])
+def test_calibration_makes_wrong_covariances_true(monkeypatch, hands):
     from studio.nets.hourglass import Seen, calibrated
     from studio.train import hourglass
 
-    g = torch.Generator().manual_seed(2)
-    truth = torch.rand(600, 23, 2, generator=g) * 60
-    true = (0.5 + torch.rand(600, 23, generator=g))[..., None, None] * torch.eye(2)
-    noise = torch.randn(600, 23, 2, generator=g) * true[..., 0, :1].sqrt()
-    ones = torch.ones(600, 23)
+    g, plan = torch.Generator().manual_seed(2), Plan(hands=hands)
+    K = len(plan.names)
+    truth = torch.rand(600, K, 2, generator=g) * 60
+    true = (0.5 + torch.rand(600, K, generator=g))[..., None, None] * torch.eye(2)
+    noise = torch.randn(600, K, 2, generator=g) * true[..., 0, :1].sqrt()
+    ones = torch.ones(600, K)
     crops = Crops(torch.zeros(600, 64, 64, 3, dtype=torch.uint8), truth, ones, ones > 0, torch.full((600,), 50.0))
     monkeypatch.setattr(hourglass, "cached", lambda *_: None)
     monkeypatch.setattr(hourglass.Crops, "of", lambda *_: crops)
     monkeypatch.setattr(hourglass, "looked_at", lambda *_: Seen(truth + noise, true / 9))  # three times too sure
-    reading, _ = hourglass.calibration(Hourglass(width=16), Plan())
+    reading, _ = hourglass.calibration(Hourglass(K, width=16), plan)
+    assert (
+        reading["flip"] and not hourglass.calibration(Hourglass(width=16), Plan(hands=True))[0]["flip"]
+    )  # a mirrored hand is another hand
     told = calibrated(Seen(truth + noise, true / 9), Card(decoding=reading)).covariance
     assert float(nees(noise, told).mean()) == pytest.approx(2, abs=0.05)
     assert float((told / true)[..., 0, 0].median()) == pytest.approx(1, abs=0.1)

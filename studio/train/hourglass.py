@@ -77,7 +77,8 @@ def fitted(plan: Plan, crops: Crops, loop: Loop, state: Path | None = None) -> t
         return {f"stack{len(maps) - len(told) + i + 1}": divergence(m, wanted, batch["weight"]) for i, m in enumerate(told)}
 
     player = Player(network, loss, plan.rate, 1e-3, average=0.99)
-    recipe = {k: v for k, v in asdict(plan).items() if k not in ("steps", "mixed")} | {"data": folder_of(plan.scenes).name}
+    # A training may go on with more steps, or with more samples of the same data.
+    recipe = {k: v for k, v in asdict(plan).items() if k not in ("steps", "mixed", "groups")} | {"data": folder_of(plan.scenes).name}
     loop = replace(loop, recipe=recipe, precision="mixed" if plan.mixed else loop.precision)
     return network, learn(player, lambda step: crops.batch(step, plan.batch, plan.names, loop.seed), loop, state).done
 
@@ -113,7 +114,7 @@ def calibration(network: Hourglass, plan: Plan, groups: int = 64) -> tuple[dict[
     scenes = replace(held_out(plan.scenes), split="train", seed=77)
     crops = Crops.of(cached(scenes, groups), plan.names)
     best: tuple[float, dict[str, Any], float] = (float("inf"), {}, 0.0)
-    for temperature in (0.8, 1.0, 1.25, 1.6):
+    for temperature in (0.6, 0.8, 1.0, 1.25, 1.6):
         seen = looked_at(network, crops, plan.names, temperature)
         error = (seen.points - crops.keypoints).double()
         for floor in (0.02, 0.1, 0.3, 0.8):
@@ -121,13 +122,9 @@ def calibration(network: Hourglass, plan: Plan, groups: int = 64) -> tuple[dict[
             covariance = scale[:, None, None] * seen.covariance.double() + floor * torch.eye(2, dtype=torch.float64)
             likely = float((nees(error, covariance) + covariance.logdet())[crops.weight > 0].mean())
             if likely < best[0]:
-                rounded = [round(float(s), 4) for s in scale]
-                best = (
-                    likely,
-                    {"temperature": temperature, "floor": floor, "scale": rounded, "flip": True},
-                    float(error.norm(dim=-1).median()),
-                )
-    return best[1], {"calibration_error_px": round(best[2], 3)}
+                told = {"temperature": temperature, "floor": floor, "scale": [round(float(x), 4) for x in scale], "flip": not plan.hands}
+                best = (likely, told, float(error.norm(dim=-1).median()))
+    return best[1], {"calibration_median_px": round(best[2], 3)}
 
 
 def _scales(error: Tensor, covariance: Tensor, there: Tensor, floor: float, names: tuple[str, ...]) -> Float[Tensor, "K"]:
