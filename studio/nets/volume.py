@@ -199,8 +199,8 @@ class Volume(nn.Module):
         self.cells = nn.Conv3d(channels[0], 8, 1)
         self.trust = nn.Parameter(torch.tensor(8.0))
         """How many logits the hull is worth."""
-        nn.init.normal_(self.cells.weight, std=0.01)
-        nn.init.zeros_(self.cells.bias)
+        for values in self.cells.parameters():
+            nn.init.normal_(values, std=0.01)
 
     def encoded(self, x: Float[Tensor, "B F h h h"]) -> list[Tensor]:
         """Features at every scale, the finest first."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -137,7 +137,7 @@ def made(seed: int) -> Volume:
 def learned(network: Volume, data: Solids, loop: Loop, arm: Arm, size: int, state: Path | None = None) -> bool:
     """Trains in place, the finest grid only after `COARSE` of the steps; whether it is done."""
 
-    def batches(step: int) -> dict[str, Tensor]:
+    def batches(step: int) -> dict[str, Any]:
         g = torch.Generator().manual_seed(loop.seed * 100_003 + step)
         which = torch.randint(len(data), (BATCH,), generator=g)
         some, grid = data.people[which], Grid(data.grid.centre[which], data.grid.R_grid_world[which])
@@ -154,7 +154,7 @@ def learned(network: Volume, data: Solids, loop: Loop, arm: Arm, size: int, stat
             "sight": {k: v for k, v in vars(some.sight).items()},
         }  # fmt: skip
 
-    def loss(b: dict) -> Losses:
+    def loss(b: dict[str, Any]) -> Losses:
         logits = network(b["x"], b["emptiest"])
         cells = F.binary_cross_entropy_with_logits(logits, b["truth"], reduction="sum") / b["truth"].sum().clamp_min(1)
         if arm == "cells":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import open3d as o3d
@@ -20,6 +21,9 @@ from studio.train import sampled
 from studio.train.performers import other_person
 from studio.train.sampled import WORN, Dressed, Sampled
 
+# Open3D's stubs do not know that a tensor is made from a numpy array.
+_Tensor: Any = o3d.core.Tensor
+
 
 def inside(vertices: Float[np.ndarray, "V 3"], triangles: Int[np.ndarray, "F 3"], size: int) -> Bool[np.ndarray, "D D D"]:
     """Cells of the cube from -`REACH` to `REACH` (m) whose middle a closed mesh winds around; z slowest.
@@ -27,12 +31,12 @@ def inside(vertices: Float[np.ndarray, "V 3"], triangles: Int[np.ndarray, "F 3"]
     Rays along x count surfaces entered less those left, so where limbs sink into each other the body stays solid.
     """
     mesh = o3d.t.geometry.RaycastingScene()
-    mesh.add_triangles(o3d.core.Tensor(vertices.astype(np.float32)), o3d.core.Tensor(triangles.astype(np.uint32)))
+    mesh.add_triangles(_Tensor(vertices.astype(np.float32)), _Tensor(triangles.astype(np.uint32)))
     a = Grid.axis(size).numpy()
     z, y = np.meshgrid(a, a, indexing="ij")
     start = np.stack([np.full(z.size, -4.0), y.ravel() + 1e-5, z.ravel() + 1e-5], 1)  # a hair aside: no ray along an edge of a regular mesh
     rays = np.concatenate([start, np.tile([1.0, 0.0, 0.0], (z.size, 1))], 1).astype(np.float32)
-    hits = mesh.list_intersections(o3d.core.Tensor(rays))
+    hits = mesh.list_intersections(_Tensor(rays))
     ray, t, face = (hits[k].numpy() for k in ("ray_ids", "t_hit", "primitive_ids"))
     p, q, r = (vertices[triangles[face, k]] for k in range(3))
     entering = -np.sign((q - p)[:, 1] * (r - p)[:, 2] - (q - p)[:, 2] * (r - p)[:, 1])
