@@ -9,8 +9,7 @@ from small_footage import film
 from test_track import NAMES, footage
 
 from studio import pipeline
-from studio.detect.mediapipe import _without
-from studio.detect.networks import PoseSight
+from studio.detect.neighbours import image_without
 from studio.detect.regions import Region
 from studio.identity import identify
 from studio.misnamed import exchanged_cameras
@@ -177,11 +176,9 @@ def test_who_is_followed_is_painted_over_with_what_is_around():
     image = np.full((120, 160, 3), 60, np.uint8)
     image[:, 80:] = 140
     image[40:80, 30:50] = 255
-    nothing = np.zeros((33, 2))
     mask = np.zeros((128, 128), np.float32)
     mask[22:107, 40:88] = 1  # of a region of 64 px about (40, 60): 24 px wide, 42 high
-    body = PoseSight(Region(39.5, 59.5, 64.0, 0.0), 1.0, nothing, nothing[:, 0], nothing, nothing[:2], mask)
-    shown = _without(image, [body])
+    shown = image_without(image, [(mask, Region(39.5, 59.5, 64.0, 0.0))], 1)
     assert np.abs(shown[:, :78].astype(int) - 60).max() < 12 and (shown[:, 82:] == 140).all()
 
 

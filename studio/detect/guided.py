@@ -82,10 +82,11 @@ class Guided(Mediapipe):
         region = body_region(hint)
         if region is None:
             return None
-        body = self._networks.pose(pyramid, region)
+        others = [(person.body.mask, person.body.region) for slot, person in self._persons.items() if slot != hint.slot]
+        body = self._networks.pose(pyramid, region, others)
         if body.presence < PRESENT or _off(body, hint) > APART * hint.scale:
             return None
-        (body,) = self._bodies(pyramid, [around_body(*body.anchors)])  # the landmarks' own region is better
+        (body,) = self._bodies(pyramid, [around_body(*body.anchors)], [(None, others)])  # the landmarks' own region is better
         fits = _credible(body, pyramid[0].shape) and _off(body, hint) < APART * hint.scale
         return body if fits and not any(_same(body, other.body) for other in self._persons.values()) else None
 

@@ -8,6 +8,7 @@ whole image is searched.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from studio.detect.hands import Hands
 from studio.detect.landmarks import FaceSight, HandSight, Sight, hands_alone, pixels_per_metre, whole_body
+from studio.detect.neighbours import Around, Seen, image_without
 from studio.detect.networks import Networks, PoseSight
 from studio.detect.parts import PRESENT, face_of, hands_of, lone_hands, next_regions
 from studio.detect.regions import Array, Region, around_body, around_face, around_hand, halvings, paste
@@ -26,6 +28,8 @@ JOINTS = [0, *range(11, 17), *range(23, 29)]
 """Pose landmarks: nose, then shoulders, elbows, wrists, hips, knees, ankles."""
 MISSED, AGAIN = 40, 3
 """For so many frames after somebody was lost, behind another mostly, he is searched for in every so many frames."""
+FASTEST = 0.08
+"""Of a body's region: who moves further from one frame to the next has not been followed but taken for another."""
 LARGE = 800
 """px: of an image so wide or high the smallest part searched, 0.6 of it, is more than twice what the network takes."""
 Pyramid = list[UInt8[Array, "H W 3"]]
@@ -46,6 +50,19 @@ class Person:
     body: PoseSight
     hands: dict[str, Region] = field(default_factory=dict)
     face: Region | None = None
+    step: Float[Array, "2"] = field(default_factory=lambda: np.zeros(2))
+    """How far his hips moved since the frame before, px."""
+
+    def seen(self, body: PoseSight) -> None:
+        """The next frame's sight of him."""
+        step = body.anchors[0] - self.body.anchors[0]
+        self.step = step if np.hypot(*step) < FASTEST * body.region.size else np.zeros(2)
+        self.body = body
+
+    def expected(self) -> Seen:
+        """Where he is likely to be seen in the next frame."""
+        region = self.body.region
+        return self.body.mask, region._replace(x=region.x + float(self.step[0]), y=region.y + float(self.step[1]))
 
 
 class Mediapipe:
@@ -61,6 +78,7 @@ class Mediapipe:
         self._lone: dict[str, Region] = {}
         self._frame = 0
         self._missed = 0
+        self._sought = 0
 
     def see(self, image: UInt8[Array, "H W 3"]) -> dict[int, Sight]:
         """Slot -> person."""
@@ -68,12 +86,12 @@ class Mediapipe:
         before = len(self._persons)
         self._follow(pyramid)
         if len(self._persons) < before:
+            self._sought = max(before, self._sought if self._missed else 0)
             self._missed = MISSED
         again = self._missed % AGAIN == 0 and self._missed > 0
         if self._frame % self._search_every == 0 or len(self._persons) < max(before, 1) or again:
-            found = len(self._persons)
             self._search(pyramid)
-            if len(self._persons) > found:
+            if len(self._persons) >= self._sought:
                 self._missed = 0
         self._missed = max(self._missed - 1, 0)
         self._frame += 1
@@ -84,9 +102,12 @@ class Mediapipe:
 
     def _follow(self, pyramid: Pyramid) -> None:
         """Looks at everybody again; of two slots that have come to hold one person, the surer stays."""
-        bodies = self._bodies(pyramid, [around_body(*person.body.anchors) for person in self._persons.values()])
-        for person, body in zip(self._persons.values(), bodies, strict=True):
-            person.body = body
+        persons = list(self._persons.values())
+        places = [person.expected() for person in persons]
+        around = [(place, places[:i] + places[i + 1 :]) for i, place in enumerate(places)]
+        bodies = self._bodies(pyramid, [around_body(*person.body.anchors) for person in persons], around)
+        for person, body in zip(persons, bodies, strict=True):
+            person.seen(body)
         kept: dict[int, Person] = {}
         for slot, person in sorted(self._persons.items(), key=lambda item: -_surety(item[1].body)):
             if _credible(person.body, pyramid[0].shape) and not any(_same(person.body, other.body) for other in kept.values()):
@@ -99,19 +120,17 @@ class Mediapipe:
         Of two who stand close the network that searches makes one, so those who are followed are painted over before.
         """
         bodies = [person.body for person in self._persons.values()]
-        shown = pyramid
+        others = [(body.mask, body.region) for body in bodies]
         for region in self._candidates(pyramid, bodies):
             if any(_near(region, around_body(*person.body.anchors)) for person in self._persons.values()):
                 continue
-            if bodies and shown is pyramid:
-                shown = halvings(_without(pyramid[0], bodies, 1))
-            body = self._networks.pose(shown, region)
-            if body.presence >= PRESENT and shown is not pyramid:
-                body = self._networks.pose(shown, around_body(*body.anchors))
+            body = self._networks.pose(pyramid, region, others)
+            if body.presence >= PRESENT and others:
+                body = self._networks.pose(pyramid, around_body(*body.anchors), others)
             if body.presence >= PRESENT:  # the last look starts from the landmarks' own, better region
-                (body,) = self._bodies(pyramid, [around_body(*body.anchors)])
+                (body,) = self._bodies(pyramid, [around_body(*body.anchors)], [(None, others)])
             known = any(_same(body, person.body) for person in self._persons.values())
-            if known or not self._is_new(pyramid, body):
+            if known or not self._is_new(pyramid, body, others):
                 continue
             slot = self._free_slot(body.region.size)
             if slot is not None:
@@ -119,14 +138,15 @@ class Mediapipe:
 
     def _candidates(self, pyramid: Pyramid, followed: list[PoseSight]) -> list[Region]:
         """Where people may be whom nobody follows. Of a large image the network that searches sees less than half the resolution."""
+        others = [(body.mask, body.region) for body in followed]
         if not followed:
             return _candidates(self._networks, pyramid)
         if len(pyramid) < 2 or max(pyramid[0].shape[:2]) < LARGE:
-            return _candidates(self._networks, halvings(_without(pyramid[0], followed, 1)))
-        half = halvings(_without(pyramid[1], followed, 2), len(pyramid) - 2)
+            return _candidates(self._networks, halvings(image_without(pyramid[0], others, 1)))
+        half = halvings(image_without(pyramid[1], others, 2), len(pyramid) - 2)
         return [Region(2 * x + 0.5, 2 * y + 0.5, 2 * size, angle) for x, y, size, angle in _candidates(self._networks, half, 24)]
 
-    def _is_new(self, pyramid: Pyramid, body: PoseSight) -> bool:
+    def _is_new(self, pyramid: Pyramid, body: PoseSight, others: Sequence[Seen] = ()) -> bool:
         """Whether to begin following: most of a body is clearly seen, or part of it with a face.
 
         An arm alone makes the network imagine a body to it, another one at every look: who is there is there at a second look, too.
@@ -135,7 +155,7 @@ class Mediapipe:
         if not _credible(body, shape):
             return False
         if _clear([body], shape):
-            again = self._networks.pose(pyramid, _varied(around_body(*body.anchors), 2)[1])
+            again = self._networks.pose(pyramid, _varied(around_body(*body.anchors), 2)[1], others)
             return again.presence >= PRESENT and _clear([body, again], shape)
         return face_of(self._networks, pyramid, body, None) is not None
 
@@ -146,9 +166,10 @@ class Mediapipe:
         smallest = min(self._persons, key=lambda slot: self._persons[slot].body.region.size)
         return smallest if self._persons[smallest].body.region.size < 0.7 * size else None
 
-    def _bodies(self, pyramid: Pyramid, regions: list[Region]) -> list[PoseSight]:
-        """The person in each region, averaged over slightly different regions where that is asked for."""
-        sights = self._networks.poses(pyramid, [r for region in regions for r in _varied(region, self._regions)])
+    def _bodies(self, pyramid: Pyramid, regions: list[Region], around: Sequence[Around]) -> list[PoseSight]:
+        """The person in each region, who else is there painted over; averaged over slightly different regions where that is asked for."""
+        varied = [r for region in regions for r in _varied(region, self._regions)]
+        sights = self._networks.poses(pyramid, varied, [a for a in around for _ in range(self._regions)])
         return [_mean(sights[i : i + self._regions]) for i in range(0, len(sights), self._regions)]
 
     def _lone_hands(self, pyramid: Pyramid) -> dict[int, Sight]:
@@ -169,23 +190,6 @@ class Mediapipe:
         height, width = pyramid[0].shape[:2]
         mask = paste(body.mask, body.region, width, height, self._reduction) if self._reduction else None
         return whole_body(body.points, body.visibility, body.world, body.region.size, hands, face, (width, height), mask)
-
-
-def _without(image: UInt8[Array, "H W 3"], bodies: list[PoseSight], reduction: int) -> UInt8[Array, "H W 3"]:
-    """The image with what is around people in their places, as smooth as a wall. It is `reduction` times smaller than the bodies' own."""
-    height, width = image.shape[:2]
-    covered = np.zeros((height, width), np.uint8)
-    for body in bodies:
-        rim = max(3, round(body.region.size / reduction / 40))
-        mask = paste(body.mask, body.region, reduction * width, reduction * height, reduction) > 0.4
-        covered = np.maximum(covered, cv2.dilate(mask.astype(np.uint8), np.ones((rim, rim), np.uint8)))
-    small = (max(width // 8, 1), max(height // 8, 1))
-    known = cv2.resize(1.0 - covered, small, interpolation=cv2.INTER_AREA).astype(np.float32)
-    light = cv2.resize(image * (1 - covered)[..., None], small, interpolation=cv2.INTER_AREA).astype(np.float32)
-    reach = max(3, small[0] // 6)
-    light, known = cv2.blur(light, (reach, reach)), cv2.blur(known, (reach, reach))
-    wall = cv2.resize(light / np.maximum(known, 1e-3)[..., None], (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.where(covered[..., None] > 0, wall.clip(0, 255).astype(np.uint8), image)
 
 
 def _candidates(networks: Networks, pyramid: Pyramid, least: float = 48) -> list[Region]:

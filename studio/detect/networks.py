@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from studio.detect.neighbours import Around, Seen, of_others, without
 from studio.detect.regions import Array, Region, crop, to_image, turned
 from studio.detect.runtimes import LiteRT, Runtime
 
@@ -126,15 +127,26 @@ class Networks:
         """468 face points."""
         return Network(self._runtime, "face")
 
-    def pose(self, pyramid: list[UInt8[Array, "H W 3"]], region: Region) -> PoseSight:
-        """The person in a region."""
-        return self.poses(pyramid, [region])[0]
+    def pose(self, pyramid: list[UInt8[Array, "H W 3"]], region: Region, others: Sequence[Seen] = ()) -> PoseSight:
+        """The person in a region, `others` painted over."""
+        return self.poses(pyramid, [region], [(None, others)])[0]
 
-    def poses(self, pyramid: list[UInt8[Array, "H W 3"]], regions: Sequence[Region]) -> list[PoseSight]:
-        """The person in each region, all seen at once."""
+    def poses(
+        self,
+        pyramid: list[UInt8[Array, "H W 3"]],
+        regions: Sequence[Region],
+        around: Sequence[Around] = (),
+    ) -> list[PoseSight]:
+        """The person in each region, all seen at once.
+
+        `around`, for each region where it is given: others are painted over.
+        """
         if not regions:
             return []
-        crops = [crop(pyramid, region, self.pose_network.side) for region in regions]
+        side = self.pose_network.side
+        crops = [crop(pyramid, region, side) for region in regions]
+        for i, (own, others) in enumerate(around):
+            crops[i] = without(crops[i], of_others(regions[i], others, own, side))
         outputs = self.pose_network.batch(crops)
         return [self._pose(region, *parts) for region, *parts in zip(regions, *outputs, strict=True)]
 

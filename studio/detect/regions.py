@@ -190,6 +190,12 @@ def _crop_matrix(region: Region, side: int) -> Float[Array, "2 3"]:
     return np.concatenate([turn, shift[:, None]], 1)
 
 
+def from_crop_to_crop(region: Region, side: int, other: Region, other_side: int) -> Float[Array, "2 3"]:
+    """From px of a region's crop to px of another's."""
+    out, into = _crop_matrix(region, side), _inverse(_crop_matrix(other, other_side))
+    return np.concatenate([into[:, :2] @ out[:, :2], into[:, :2] @ out[:, 2:] + into[:, 2:]], 1)
+
+
 def _inverse(matrix: Float[Array, "2 3"]) -> Float[Array, "2 3"]:
     back = np.linalg.inv(matrix[:, :2])
     return np.concatenate([back, -back @ matrix[:, 2:]], 1)

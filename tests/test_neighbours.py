@@ -1,0 +1,93 @@
+"""People who touch in a picture, seen by a network that takes all that it sees in a crop for one person."""
+
+import numpy as np
+import pytest
+
+from studio.detect.mediapipe import Mediapipe, Person
+from studio.detect.neighbours import of_others, without
+from studio.detect.networks import Networks
+from studio.detect.regions import Region, around_body, crop, halvings
+
+SIDE, WALL = 128, 90.0
+
+
+class Greedy:
+    """In place of the pose network: whatever stands out from the wall is its one person."""
+
+    side = SIDE
+
+    def batch(self, images):
+        shown = [np.abs(image[..., 0] - WALL) > 40 for image in images]
+        boxes = [[(v.min() + 0.5, v.max() + 0.5) for v in np.nonzero(s)[::-1]] if s.any() else [(0.0, 1.0)] * 2 for s in shown]
+        landmarks = np.full((len(images), 39, 5), 9.0)
+        share = np.linspace(0, 1, 33)
+        for points, ((left, right), (top, bottom)) in zip(landmarks, boxes, strict=True):
+            points[:33, 0], points[:33, 1] = left + (right - left) * (np.arange(33) % 2), top + (bottom - top) * share
+            points[33, :2], points[34, :2] = ((left + right) / 2, (top + bottom) / 2), ((left + right) / 2, top)
+        presence = np.array([[float(s.mean() > 0.01)] for s in shown])
+        masks = np.stack([np.where(s, 9.0, -9.0) for s in shown])[..., None].astype(np.float32)
+        return [landmarks.reshape(len(images), -1), presence, masks, np.full((len(images), 8, 8, 39), -9.0), np.zeros((len(images), 117))]
+
+
+def picture(*people):
+    """Columns 24 px wide and 90 high, each with its middle at these pixels."""
+    image = np.full((200, 320, 3), WALL, np.uint8)
+    for x in people:
+        image[50:140, x - 12 : x + 12] = 220
+    return image
+
+
+@pytest.fixture
+def view():
+    """A detector that follows people about x = 110 and x = 170."""
+    view = Mediapipe(people=3)
+    view._networks = Networks(runtime=object())
+    view._networks.__dict__["pose_network"] = Greedy()
+    for slot, x in enumerate((110, 170)):
+        first = halvings(picture(x))
+        view._persons[slot] = Person(view._networks.pose(first, around_body(np.array([x - 0.5, 94.5]), np.array([x - 0.5, 49.5]))))
+    return view
+
+
+def middles(view):
+    return {slot: float(person.body.anchors[0][0]) for slot, person in view._persons.items()}
+
+
+def test_two_who_come_to_touch_stay_two(view):
+    for a, b in zip(range(110, 127), range(170, 153, -1), strict=True):  # at last they are side by side
+        view._follow(halvings(picture(a, b)))
+        assert middles(view) == pytest.approx({0: a, 1: b}, abs=3)
+
+
+def test_without_the_paint_the_two_become_one(view, monkeypatch):
+    monkeypatch.setattr("studio.detect.networks.of_others", lambda *a: None)
+    for a, b in zip(range(110, 127), range(170, 153, -1), strict=True):
+        view._follow(halvings(picture(a, b)))
+    assert len(view._persons) == 1
+
+
+def test_who_vanishes_behind_another_is_not_found_in_him(view):
+    for b in range(170, 133, -1):
+        view._follow(halvings(picture(110, b)))
+    view._follow(halvings(picture(110)))
+    assert middles(view) == pytest.approx({0: 110}, abs=3)
+
+
+def test_nobody_near_changes_no_pixel_of_a_crop(view):
+    mask = np.ones((64, 64), np.float32)
+    own, far = Region(100, 90, 120, 0.0), Region(400, 90, 120, 0.2)
+    assert of_others(own, [], (mask, own), SIDE) is None
+    assert of_others(own, [(mask, far)], (mask, own), SIDE) is None
+    shown = crop(halvings(picture(100)), own, SIDE)
+    assert without(shown, None) is shown
+
+
+def test_a_neighbour_is_painted_over_wherever_his_crop_was_and_oneself_is_not():
+    image = picture(100, 130)
+    own, other = Region(99.5, 94.5, 140, 0.0), Region(135, 90, 170, 0.5)
+    masks = [(crop(halvings(picture(x)), region, 256)[..., 0] > 150).astype(np.float32) for x, region in ((100, own), (130, other))]
+    covered = of_others(own, [(masks[1], other)], (masks[0], own), SIDE)
+    shown = without(crop(halvings(image), own, SIDE), covered)
+    alone = crop(halvings(picture(100)), own, SIDE)
+    assert np.abs(shown - alone).mean() < 1.5 < 10 < np.abs(crop(halvings(image), own, SIDE) - alone).mean()
+    assert np.array_equal(shown[alone > 200], alone[alone > 200])
