@@ -39,9 +39,9 @@ class Geodesics:
         length = np.linalg.norm(vertices[a] - vertices[b], axis=1).clip(1e-9)
         return cls(sparse.csr_matrix((length, (a, b)), shape=(V, V)), reached)
 
-    def between(self, a: Int[np.ndarray, "N"], b: Int[np.ndarray, "N"], limit: float = 1.0) -> Float[np.ndarray, "N"]:
-        """Of pairs of vertices, m; infinite beyond `limit` and between pieces."""
-        out = np.full(len(a), np.inf)
+    def between(self, a: Int[np.ndarray, "N"], b: Int[np.ndarray, "*k N"], limit: float = 1.0) -> Float[np.ndarray, "*k N"]:
+        """From each vertex `a` to one or several others, m; infinite beyond `limit` and between pieces."""
+        out = np.full(b.shape, np.inf)
         starts, which = np.unique(a, return_inverse=True)
         order = np.argsort(which, kind="stable")
         edges = np.searchsorted(which[order], np.arange(len(starts) + 1))
@@ -50,5 +50,5 @@ class Geodesics:
             far = dijkstra(self.graph, directed=False, indices=some, limit=limit)
             for k in range(len(some)):
                 mine = order[edges[first + k] : edges[first + k + 1]]
-                out[mine] = far[k, b[mine]]
+                out[..., mine] = far[k, b[..., mine]]
         return out

@@ -6,6 +6,7 @@ exp(-d^2 / (2 k^2)) with k = 0.255 m; its average precision that over thresholds
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,14 +23,14 @@ from studio.train.geodesics import Geodesics
 from studio.train.jobs import Evaluation, Gate, Report, Training, gathered, medians
 from studio.train.loop import Loop, Losses, Player, learn
 from studio.train.performers import model, topology
-from studio.train.scenes import SceneConfig, held_out
+from studio.train.scenes import SceneConfig, Scenes, held_out
 from studio.train.shards import SHARD, cached, drawn, folder_of
 from studio.train.surface_crops import UNKNOWN, Skins, middles, nearest_vertices
 
 NETWORK = "surface"
 GPS = 0.255
 """k of the geodesic point similarity, m."""
-POINTS = 40
+POINTS = 20
 """Pixels of each person that are measured."""
 LABELLED = 60
 """Pixels of a person that people label."""
@@ -72,9 +73,7 @@ def crops(config: SceneConfig, groups: int) -> Skins:
     return Skins.joined([Skins.of(s) for s in _files(config, groups)])
 
 
-def _files(config: SceneConfig, groups: int):  # noqa: ANN202
-    from studio.train.scenes import Scenes
-
+def _files(config: SceneConfig, groups: int) -> Iterator[Scenes]:
     for i in range(-(-groups // SHARD)):
         yield Scenes.load(folder_of(config) / f"{i:05d}.safetensors")[: groups - i * SHARD]
 
@@ -159,25 +158,50 @@ def geodesics() -> Geodesics:
     return Geodesics.of(model().skin.rest.numpy(), topology().triangles)
 
 
-def measured(skin: Skin, data: Skins, seed: int = 0, swap: np.ndarray | None = None) -> dict[str, float]:
-    """Errors of some seen pixels of every person along the skin; a pixel that is not seen as the person's counts as infinitely far off.
+@dataclass(frozen=True)
+class Picked:
+    """Some seen pixels of every person, and where they are on the skin."""
 
-    `swap` renames the parts that were seen.
-    """
-    lot = torch.rand(data.part.shape, generator=torch.Generator().manual_seed(seed)) * (data.part > 0)
-    value, pick = lot.flatten(1).topk(POINTS, 1)
-    crop = torch.arange(len(data))[:, None].expand_as(pick)[value > 0]
-    pick = pick[value > 0]
-    take = lambda x: x.flatten(1, 2)[crop, pick].numpy()  # noqa: E731
-    place, part, seen = take(skin.rest), take(skin.part), take(skin.seen)
-    if swap is not None:  # the place goes along with the part that is named
-        place, part = place + (middles().numpy()[swap[part]] - middles().numpy()[part]), swap[part]
-    graph = geodesics()
-    true = nearest_vertices(take(data.rest).astype(np.float32), None, graph.reached)
-    off = np.where(seen, graph.between(true, nearest_vertices(place, part, graph.reached)), np.inf)
-    similar = np.exp(-(off**2) / (2 * GPS**2))
-    people = np.bincount(crop, minlength=len(data))
-    gps = np.bincount(crop, similar, len(data))[people > 0] / people[people > 0]
+    crop: np.ndarray
+    pixel: np.ndarray
+    vertex: np.ndarray
+    part: np.ndarray
+
+    @classmethod
+    def of(cls, data: Skins, seed: int) -> Picked:
+        """At most `POINTS` a person."""
+        lot = torch.rand(data.part.shape, generator=torch.Generator().manual_seed(seed)) * (data.part > 0)
+        value, pick = lot.flatten(1).topk(POINTS, 1)
+        crop = torch.arange(len(data))[:, None].expand_as(pick)[value > 0]
+        pick = pick[value > 0]
+        rest = data.rest.flatten(1, 2)[crop, pick].float().numpy()
+        vertex = nearest_vertices(rest, None, geodesics().reached)
+        return cls(crop.numpy(), pick.numpy(), vertex, data.part.flatten(1, 2)[crop, pick].numpy())
+
+
+def measured(skin: Skin, data: Skins, seed: int = 0, swap: np.ndarray | None = None) -> dict[str, float]:
+    """Errors along the skin; a pixel that is not seen as the person's counts as infinitely far off. `swap` renames the parts seen."""
+    return compared({"": skin if swap is None else renamed(skin, swap)}, data, seed)[""]
+
+
+def renamed(skin: Skin, swap: np.ndarray) -> Skin:
+    """With other parts; places go along with the part that is named."""
+    part = torch.from_numpy(swap)[skin.part]
+    return replace(skin, part=part, rest=skin.rest + middles()[part] - middles()[skin.part])
+
+
+def compared(skins: dict[str, Skin], data: Skins, seed: int = 0) -> dict[str, dict[str, float]]:
+    """As `measured`, of several answers to the same crops: ways along the skin are sought once."""
+    at = Picked.of(data, seed)
+    take = lambda x: x.flatten(1, 2)[at.crop, at.pixel].numpy()  # noqa: E731
+    found = [nearest_vertices(take(s.rest), take(s.part), geodesics().reached) for s in skins.values()]
+    off = geodesics().between(at.vertex, np.stack(found))
+    return {name: _scores(s, data, at, np.where(take(s.seen), d, np.inf), take) for (name, s), d in zip(skins.items(), off, strict=True)}
+
+
+def _scores(skin: Skin, data: Skins, at: Picked, off: np.ndarray, take: Callable[[Tensor], np.ndarray]) -> dict[str, float]:
+    people = np.bincount(at.crop, minlength=len(data))
+    gps = np.bincount(at.crop, np.exp(-(off**2) / (2 * GPS**2)), len(data))[people > 0] / people[people > 0]
     both, either = ((skin.seen & (data.part > 0)), (skin.seen | (data.part > 0)))
     overlap = both.sum((1, 2)).numpy()[people > 0] / either.sum((1, 2)).clamp_min(1).numpy()[people > 0]
     thresholds = np.arange(0.5, 0.96, 0.05)
@@ -185,7 +209,7 @@ def measured(skin: Skin, data: Skins, seed: int = 0, swap: np.ndarray | None = N
     return {
         "median mm": 1000 * float(np.median(off)),
         "within 100 mm": float((off < 0.1).mean()),
-        "part right": float(((part + 1 == take(data.part)) & seen).mean()),
+        "part right": float(((take(skin.part) + 1 == at.part) & take(skin.seen)).mean()),
         "GPS": float(gps.mean()),
         "GPS AP": precision(gps),
         "GPSm AP": precision(np.sqrt(gps * overlap)),
@@ -210,21 +234,21 @@ def evaluate(config: Evaluation) -> Report:
     plan, runs = Plan(), []
     small = crops(plan.scenes, 64 if config.quick else ARMS.groups)
     for seed in config.seeds:
-        held = crops(replace(held_out(plan.scenes), seed=seed), 8 if config.quick else 64)
+        held = crops(replace(held_out(plan.scenes), seed=seed), 6 if config.quick else 32)
         skin = looked(network, held, scale)
-        permuted = np.roll(np.arange(len(middles())), 5)
-        rows = {"surface": measured(skin, held, seed), "control: parts permuted": measured(skin, held, seed, permuted)}
         lot = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))
-        other = Skin(held.part > 0, skin.part[lot], skin.rest[lot], skin.sigma)
-        rows["control: another crop's answer"] = measured(other, held, seed)
-        rows["mean person"] = measured(mean_person(small, held), held, seed)
+        skins = {
+            "surface": skin,
+            "control: parts permuted": renamed(skin, np.roll(np.arange(len(middles())), 5)),
+            "control: another crop's answer": Skin(held.part > 0, skin.part[lot], skin.rest[lot], skin.sigma),
+            "keypoints with another crop's image": looked(network, held, scale, lot),
+            "mean person": mean_person(small, held),
+        }
+        skins |= {} if config.quick else few_labels(small, held, seed)
+        rows = compared(skins, held, seed)
         hit = skin.seen & (held.part > 0)
         off = (skin.rest[hit] - held.rest[hit].float()).norm(dim=-1)
-        ratio = float((off / (1.18 * skin.sigma[hit])).median())
-        rows["surface"] |= {"error over doubt": ratio}
-        rows["keypoints with another crop's image"] = measured(looked(network, held, scale, lot), held, seed)
-        if not config.quick:
-            rows |= few_labels(small, held, seed)
+        rows["surface"] |= {"error over doubt": float((off / (1.18 * skin.sigma[hit])).median())}
         runs.append(rows)
     every = gathered(runs)
     rows = medians(every)
@@ -232,7 +256,7 @@ def evaluate(config: Evaluation) -> Report:
     return Report(NETWORK, told, rows, _gates(rows), every, {"card": asdict(card), "seeds": list(config.seeds), "k": GPS})
 
 
-def few_labels(data: Skins, held: Skins, seed: int) -> dict[str, dict[str, float]]:
+def few_labels(data: Skins, held: Skins, seed: int) -> dict[str, Skin]:
     """What is learned from `LABELLED` pixels a person, from these and what a teacher who learned from them says of the others, and from
     all pixels. All make as many steps as teacher and pupil together."""
     few = data.sparse(LABELLED, seed)
@@ -242,7 +266,7 @@ def few_labels(data: Skins, held: Skins, seed: int) -> dict[str, dict[str, float
     own, _ = fitted(ARMS, few, loop(2 * ARMS.steps))
     whole, _ = fitted(ARMS, data, loop(2 * ARMS.steps))
     arms = {f"small, {LABELLED} labels": own, "small, labels inpainted by a teacher": pupil, "small, every pixel labelled": whole}
-    return {name: measured(looked(network, held), held, seed) for name, network in arms.items()}
+    return {name: looked(network, held) for name, network in arms.items()}
 
 
 def inpainted(few: Skins, said: Skin, least: float = 0.25) -> Skins:
