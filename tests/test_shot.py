@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from test_fit_person import scene
 
 from rigs import makehuman, rotation
 from rigs.anatomy import anatomy
+from rigs.keypoints import COCO_WHOLEBODY
+from studio.fit import shot as adaptation
 from studio.fit.evidence import Figure, Terms, gathered
 from studio.fit.recovered import relaxed
-from studio.fit.shot import FAR, ShotConfig, Verdict, adapted, held_back, misses
+from studio.fit.shot import FAR, Shot, ShotConfig, Verdict, adapted, held_back, mended, misses
 from studio.nets.shape import KEYPOINTS
 from studio.train import recovery, shot
 from studio.train.shots import AGREE, corrupted, filmed, occluded
@@ -140,3 +143,21 @@ def test_smoothing_leaves_what_moves_evenly():
 def test_occlusion_hides_half_of_the_body_in_turn(film):
     seen = torch.isfinite(occluded(film.shot, 0).pixels).all(-1).float().mean((0, 2))
     assert float(seen.max()) < 0.75 and float(seen.min()) > 0.2
+
+
+def test_a_fit_takes_adapted_guesses_where_one_camera_was_left_and_nowhere_else(body, untrained, monkeypatch):
+    _, watched = scene(1)
+    T, blind = len(watched), slice(8, 20)
+    sigma, points = watched.sigma.clone(), watched.points.clone()
+    sigma[1:, blind], points[blind] = torch.nan, torch.nan
+    blinded = replace(watched, sigma=sigma, points=points, masks=())
+    monkeypatch.setattr(adaptation.network, "load", lambda *_: untrained)
+    R, root, _ = stands(body, T, points[:8].nanmean((0, 1)))
+    guess = adaptation.State(R, root, R.new_zeros(T, len(body.expression_names)))
+    found, able = mended(body, blinded, guess, torch.ones(T, dtype=torch.bool), ShotConfig(steps=50, trust=1.0))
+    rest = [t for t in range(T) if not blind.start <= t < blind.stop]
+    assert torch.equal(found.R[rest], guess.R[rest]) and bool(able.all())
+    columns = [COCO_WHOLEBODY.index(n) for n in KEYPOINTS]
+    seen = Shot(watched.cameras[[0]], watched.pixels[:1, blind, columns], root[blind])
+    off = [misses(body, seen, adaptation.Pose(s[blind], torch.zeros(len(body.shape_names)))).nanmean() for s in (guess, found)]
+    assert float(off[1]) < 0.6 * float(off[0])

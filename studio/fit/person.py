@@ -22,7 +22,7 @@ from calibration.cameras import Cameras
 from rigs.anatomy import Anatomy, anatomy
 from rigs.body import Body, Skin
 from rigs.landmarks import landmark_skin
-from studio.fit import contact, initial, learned, pulls, recovered
+from studio.fit import contact, initial, learned, pulls, recovered, shot
 from studio.fit.bursts import Bursts, parts
 from studio.fit.dense import Sightings
 from studio.fit.flesh import Flesh
@@ -80,6 +80,8 @@ class FitConfig:
     """What `studio train pose_prior` wrote; the package's own where empty."""
     recover: bool = False
     """Whether a network guesses poses of frames where triangulated points tell too little; taken where they reproject better."""
+    adapt: bool = False
+    """With `recover`: whether the network first learns each stretch that one camera alone saw (some seconds of work each)."""
     mask_shape: bool = False
     """Whether masks tell of the shape too, where there are any: a network's estimate takes the place of the mean person."""
     volume: float = 0.0
@@ -311,6 +313,7 @@ class Fitter:
         guess = recovered.guessed(self.body, self.anatomy, observed) if self.config.recover and self.seat is None else None
         if guess is None:
             return state
+        guess = shot.mended(self.body.to("cpu"), observed, *guess) if self.config.adapt else guess
         return recovered.better(self.problem(shape, self.views(observed), 25.0, face=False), state, *guess)[0]
 
     def alone(self, state: State, views: pulls.Views, shape: Tensor) -> State:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,16 +21,21 @@ from rigs import rotation
 from rigs.anatomy import anatomy
 from rigs.body import Body
 from studio.fit.evidence import Evidence, Figure, Terms, gathered
-from studio.fit.recovered import Seen, relaxed, windowed
+from studio.fit.recovered import Seen, relaxed, shown, windowed
 from studio.fit.state import State
 from studio.nets import recovery as network
 from studio.nets.recovery import Recovery
 from studio.nets.shape import JOINTS, KEYPOINTS, SIZE, Sight, crop
 
+if TYPE_CHECKING:
+    from studio.fit.person import Observed
+
 FAR = 0.15
 """A keypoint that was held back counts as at most so far off, m at the body's distance."""
 HELD = 2
 """How many cameras are held back, one after the other."""
+LEAST = 12
+"""Frames of a shot from which a network may learn within a fit."""
 How = Literal["network", "parameters"]
 
 
@@ -292,3 +297,32 @@ def _optimised(
         nn.utils.clip_grad_norm_([*weights, shape], 1e3)
         optimiser.step()
         schedule.step()
+
+
+def mended(
+    body: Body, observed: Observed, guess: State, able: Bool[Tensor, "T"], config: ShotConfig | None = None
+) -> tuple[State, Bool[Tensor, "T"]]:
+    """Guesses as `recovered.guessed` has them, by a network adapted to each stretch in which one camera alone saw the person, where what
+    it learned is accepted; without flow, which no stage keeps."""
+    pixels = torch.where(torch.isfinite(observed.sigma)[..., None], observed.pixels, torch.nan)
+    seen = shown(observed.cameras, observed.keypoints, pixels, observed.points)
+    if seen is None:
+        return guess, able
+    R, root = guess.R.clone(), guess.root.clone()
+    columns = [observed.keypoints.index(n) if n in observed.keypoints else -1 for n in KEYPOINTS]
+    named = pixels[:, :, columns].masked_fill((torch.tensor(columns) < 0)[:, None], torch.nan)
+    for camera, run in _alone(seen.there):
+        masks = tuple(m[run] for m in observed.masks[camera : camera + 1])
+        shot = Shot(observed.cameras[[camera]], named[camera : camera + 1, run], seen.middle[run], masks, None, observed.network)
+        done = adapted(body, shot, config)
+        if done.verdict.accepted:
+            R[run], root[run] = done.learned.state.R, done.learned.state.root
+    return replace(guess, R=R, root=root), able
+
+
+def _alone(there: Bool[Tensor, "T C"]) -> list[tuple[int, slice]]:
+    """Stretches of frames in which one camera alone sees enough, and which."""
+    which = torch.where(there.sum(1) == 1, there.int().argmax(1), -1).tolist()
+    begins = [t for t in range(len(which)) if t == 0 or which[t] != which[t - 1]]
+    runs = [(which[a], slice(a, z)) for a, z in zip(begins, [*begins[1:], len(which)])]
+    return [(camera, run) for camera, run in runs if camera >= 0 and run.stop - run.start >= LEAST]
