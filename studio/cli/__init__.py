@@ -10,6 +10,7 @@ from typing import Any
 
 import tyro
 
+from studio.cli.adapting import adapt
 from studio.cli.arguments import PLAIN
 from studio.cli.calibration import board, calibrate, cameras, record, wizard
 from studio.cli.characters import inspect
@@ -26,7 +27,7 @@ The two you need:
 
 VERBS: dict[str, Callable[..., Any]] = {
     "run": run, "demo": demo, "doctor": doctor, "new": new, "add-take": add_take, "settings": settings, "cameras": cameras,
-    "virtual": virtual, "calibrate": calibrate, "train": train, "evaluate": evaluate, "board": board,
+    "virtual": virtual, "calibrate": calibrate, "train": train, "evaluate": evaluate, "adapt": adapt, "board": board,
     "inspect": inspect,
     "record": record,
     "wizard": wizard,

@@ -60,6 +60,9 @@ class DetectConfig:
     """Of `torch`: `cpu`, `cuda`, `cuda:1`; `auto` is a GPU where there is one."""
     precision: Precision = "float32"
     """Of `torch`: `float16` moves landmarks by about a tenth of a crop's pixel."""
+    adapted: str | None = None
+    """The pose network as `studio adapt` changed it on a studio's own takes (`mediapipe`, `hourglass`): a name among the `networks` of the
+    take or its session, or a file (*.safetensors). Never used unless named."""
     workers: int = 0
     """Processes (with `torch`, threads); 0 for one a processor (two)."""
 
@@ -78,12 +81,13 @@ def detect(take: Take, config: DetectConfig | None = None) -> Path:
     stale = {camera: pieces for camera, pieces in jobs.items() if not _is_fresh(take, camera, pieces[0])}
     if stale and cameras is not None:
         stale = jobs
-    warnings = _run(stale, cameras, config)
+    adapted = _adapted(take, config)
+    warnings = _run(stale, cameras, config, adapted)
     for camera, pieces in stale.items():
         join(pieces, *_outputs(take, camera))
         shutil.rmtree(pieces[0].folder)
     _remove_empty(take.folder / "parts" / "detect", take.folder / "parts")
-    _summary(take, started, len(stale), warnings)
+    _summary(take, started, len(stale), warnings, adapted)
     return take.keypoints_folder
 
 
@@ -109,9 +113,11 @@ def _pieces(take: Take, camera: str, config: DetectConfig, guided: bool) -> Iter
     first, last = take.stretch(camera)
     plate = clip_of(take, camera) if config.masks else None
     # What does not change a number is not part of the record: both runtimes see the same.
-    aside = {"workers", "keypoints", "runtime", "device", "guided"} | ({"precision"} if config.precision == "float32" else set())
+    aside = {"workers", "keypoints", "runtime", "device", "guided", "adapted"} | ({"precision"} if config.precision == "float32" else set())
     facts = {k: v for k, v in asdict(config).items() if k not in aside} | ({"guided": True} if guided else {})
     files, network = ([], "mediapipe") if config.detector in BUILT_IN else _from_elsewhere(config.detector)
+    adapted = _adapted(take, config)
+    files = [*files, *([adapted, adapted.with_suffix(".yaml")] if adapted else [])]
     template = Piece(
         camera=camera,
         video=take.videos[camera],
@@ -121,7 +127,7 @@ def _pieces(take: Take, camera: str, config: DetectConfig, guided: bool) -> Iter
         fps=float(take.probes[camera].fps),
         detector=config.detector,
         network=network,
-        settings={"search_every": config.search_every, "regions": config.regions},
+        settings={"search_every": config.search_every, "regions": config.regions, **({"adapted": str(adapted)} if adapted else {})},
         people=1 if config.detector in ("hands", "holistic") else config.people,
         reduction=config.mask_reduction if config.masks and config.detector != "hands" else 0,
         folder=take.folder / "parts" / "detect" / camera,
@@ -142,6 +148,20 @@ def _from_elsewhere(detector: str) -> tuple[list[Path], str]:
     return [f for f in (path, path.with_suffix(".yaml")) if f.is_file()], card.name
 
 
+def _adapted(take: Take, config: DetectConfig) -> Path | None:
+    """The file of changes to the pose network that the settings name; a wrong one is told before anything starts."""
+    if config.adapted is None:
+        return None
+    from studio.detect.adapted import find, read
+    from studio.detect.own import is_own
+
+    if config.detector != "mediapipe" and not is_own(config.detector):
+        raise ValueError(f"detect: `adapted` changes mediapipe's pose network, which detector {config.detector!r} does not use; drop one")
+    path = find(config.adapted, (take.folder, take.folder.resolve().parent.parent))
+    read(path)
+    return path
+
+
 def _is_fresh(take: Take, camera: str, piece: Piece) -> bool:
     file, masks = _outputs(take, camera)
     return Keypoints2D.record(file) == piece.record and (not piece.reduction or masks.is_file())
@@ -156,7 +176,7 @@ def _jobs(stale: dict[str, list[Piece]], cameras: Cameras | None, workers: int) 
     return [replace(group, threads=cores(workers, len(groups))) for group in groups]
 
 
-def _run(stale: dict[str, list[Piece]], cameras: Cameras | None, config: DetectConfig) -> list[str]:
+def _run(stale: dict[str, list[Piece]], cameras: Cameras | None, config: DetectConfig, adapted: Path | None) -> list[str]:
     """Sees what is not done yet; what was odd about the videos."""
     todo = _jobs(stale, cameras, config.workers)
     if not todo:
@@ -171,7 +191,7 @@ def _run(stale: dict[str, list[Piece]], cameras: Cameras | None, config: DetectC
             progress.update(bar, completed=done + count)
 
         if config.detector in ("mediapipe", "hands") and chosen(config.runtime, config.device) == "torch":
-            found = see_in_threads(todo, config.workers, Torch(config.device, config.precision), show)
+            found = see_in_threads(todo, config.workers, Torch(config.device, config.precision, adapted), show)
         else:
             found = see_in_processes(todo, config.workers, show)
     return sorted({warning for warning in found if warning})
@@ -194,7 +214,7 @@ def _imported(take: Take, config: DetectConfig, started: float) -> Path:
     return take.keypoints_folder
 
 
-def _summary(take: Take, started: float, new: int, warnings: list[str]) -> None:
+def _summary(take: Take, started: float, new: int, warnings: list[str], adapted: Path | None = None) -> None:
     """One line with what was seen, and a note for the report."""
     shares = {}
     for camera in sorted(take.videos):
@@ -204,7 +224,8 @@ def _summary(take: Take, started: float, new: int, warnings: list[str]) -> None:
     counts = {f"{last - first:,}" for first, last in (take.stretch(c) for c in shares)}
     means = ", ".join(f"{part} {100 * sum(s[part] for s in shares.values()) / len(shares):.0f}%" for part in next(iter(shares.values())))
     took = f"{new} new, {time.perf_counter() - started:.0f} s"
-    say(f"detect: {len(shares)} cameras x {' or '.join(sorted(counts))} frames ({took}); seen in {means} of them")
+    own = f", pose network adapted by {adapted.name}" if adapted else ""
+    say(f"detect: {len(shares)} cameras x {' or '.join(sorted(counts))} frames ({took}{own}); seen in {means} of them")
     for warning in warnings:
         say(f"[yellow]detect: {warning}")
     take.note("detect", warnings, seen=shares)

@@ -16,7 +16,7 @@ from rigs.keypoints import COCO_WHOLEBODY
 from studio.detect.clean_plate import Plate
 from studio.detect.colours import LENGTH, colours
 from studio.detect.landmarks import Sight
-from studio.detect.runtimes import Runtime
+from studio.detect.runtimes import LiteRT, Runtime
 from studio.values import Keypoints2D
 from studio.video import BrokenVideo, VideoWriter, frames, probe
 
@@ -103,6 +103,8 @@ def detector_of(piece: Piece, runtime: Runtime | None = None, **more: Any) -> An
     from studio.detect.mediapipe import DETECTORS
 
     settings = {"people": piece.people, "reduction": piece.reduction, **piece.settings, **more}
+    if (adapted := settings.pop("adapted", None)) and runtime is None:
+        runtime = LiteRT(Path(adapted))
     settings |= {} if runtime is None else {"runtime": runtime}
     if kind := settings.pop("kind", DETECTORS.get(piece.detector)):
         return kind(**settings)

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from jaxtyping import Float
 
+from studio.detect.adapted import Changed, file_with, read
 from studio.detect.tflite import Array, network_file
 
 Choice = Literal["auto", "litert", "torch"]
@@ -40,8 +42,10 @@ class Runtime(Protocol):
 class LiteRT:
     """On one CPU thread, through Google's interpreter. Belongs to one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, adapted: Path | None = None) -> None:
+        """`adapted`: a difference (`studio.detect.adapted`) that changes one of the networks."""
         self._interpreters: dict[str, tuple[Any, Any, list[int]]] = {}
+        self._changed = None if adapted is None else read(adapted)
 
     def side(self, name: str) -> int:
         """px."""
@@ -62,8 +66,10 @@ class LiteRT:
         if name not in self._interpreters:
             from ai_edge_litert.interpreter import Interpreter
 
+            changed = self._changed if self._changed is not None and self._changed.base == name else None
+            path, content = (str(network_file(name)), None) if changed is None else (None, file_with(changed))
             with _quiet():
-                interpreter = Interpreter(model_path=str(network_file(name)), num_threads=1)
+                interpreter = Interpreter(model_path=path, model_content=content, num_threads=1)
                 interpreter.allocate_tensors()
             outputs = [d["index"] for d in interpreter.get_output_details()]
             self._interpreters[name] = interpreter, interpreter.get_input_details()[0]["index"], outputs
@@ -73,14 +79,15 @@ class LiteRT:
 class Torch:
     """In batches on a device."""
 
-    def __init__(self, device: str = "auto", precision: Precision = "float32") -> None:
-        """`float16` moves landmarks by about 0.1 px of the crop, `bfloat16` by 2: measure before using them."""
+    def __init__(self, device: str = "auto", precision: Precision = "float32", adapted: Path | None = None) -> None:
+        """`float16` moves landmarks by about 0.1 px of the crop, `bfloat16` by 2: measure before using them. `adapted` as for `LiteRT`."""
         import torch
 
         self._torch = torch
         self.device = _device(device)
         self._dtype = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[precision]
         self._networks: dict[str, Any] = {}
+        self._changed = None if adapted is None else read(adapted)
 
     def side(self, name: str) -> int:
         """px."""
@@ -100,18 +107,25 @@ class Torch:
 
     def _network(self, name: str) -> Any:
         if name not in self._networks:
-            self._networks[name] = _loaded(name, str(self.device), self._dtype)
+            if self._changed is not None and self._changed.base == name:
+                self._networks[name] = _ready(name, str(self.device), self._dtype, self._changed)
+            else:
+                self._networks[name] = _loaded(name, str(self.device), self._dtype)
         return self._networks[name]
 
 
 @cache
 def _loaded(name: str, device: str, dtype: Any) -> Any:
     """One copy a process, device and precision."""
+    return _ready(name, device, dtype)
+
+
+def _ready(name: str, device: str, dtype: Any, changed: Changed | None = None) -> Any:
     import torch
 
     from studio.detect.torch_network import load
 
-    network = load(name).eval().requires_grad_(False).to(device, dtype)
+    network = load(name, changed=changed).eval().requires_grad_(False).to(device, dtype)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

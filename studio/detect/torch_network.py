@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from studio.detect.adapted import Changed, graph_with
 from studio.detect.face_warp import FACE_OPERATIONS
 from studio.detect.tflite import Array, Graph, Operation, network_file, read_graph
 
@@ -39,7 +40,11 @@ class TorchNetwork(nn.Module):
 
     def forward(self, images: Float[Tensor, "B 3 side side"]) -> list[Float[Tensor, "B ..."]]:
         """Every output, a batch axis first; feature maps as (B, C, H, W)."""
-        values = {self._input: images}
+        return self.run({self._input: images})
+
+    def run(self, values: dict[int, Float[Tensor, "B ..."]]) -> list[Float[Tensor, "B ..."]]:
+        """The same from tensors inside, by their number in the file: for a part of a network that begins at several."""
+        values = dict(values)
         for layer, (inputs, output), free in zip(self.layers, self._wires, self._free, strict=True):
             values[output] = layer(*[values[i] for i in inputs])
             for i in free:
@@ -47,9 +52,9 @@ class TorchNetwork(nn.Module):
         return [values[i] for i in self._outputs]
 
 
-def load(name: str, outputs: Sequence[int] | None = None) -> TorchNetwork:
-    """A new copy of a network with the wheel's weights, float32 on the CPU; of only these `outputs` where they are named."""
-    graph = _graph(name)
+def load(name: str, outputs: Sequence[int] | None = None, changed: Changed | None = None) -> TorchNetwork:
+    """A new copy of a network with the wheel's weights, or those `changed`, float32 on the CPU; of only these `outputs` where named."""
+    graph = _graph(name) if changed is None else graph_with(_graph(name), changed)
     return TorchNetwork(graph if outputs is None else graph.only(outputs))
 
 
