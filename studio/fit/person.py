@@ -34,7 +34,7 @@ from studio.fit.seat import HANDS, Seat, seated
 from studio.fit.silhouettes import likely_shape
 from studio.fit.solve import Problem, settle, settle_shape, smooth, spread
 from studio.fit.state import Pull, State
-from studio.fit.volumes import with_volume
+from studio.fit.volumes import with_volumes
 
 LOCKED = ("Jaw", "LeftEye", "RightEye")
 """Joints no keypoint sees: the expression's jawOpen and eyeLook coefficients move their flesh."""
@@ -355,7 +355,8 @@ class Fitter:
         state = self.alone(self.start(some, shape), views, shape)
         problem = self.with_sightings(self.problem(shape, views, self.config.kernel), some, state.root)
         if self.config.volume:
-            problem = with_volume(problem, self.body, some, self.config.volume, self.config.kernel)
+            moments = (observed[slice(t, t + 1)] for t in pick.tolist())  # scattered frames come without masks
+            problem = with_volumes(problem, self.body, moments, self.config.volume, self.config.kernel)
         state, shape, sigma = settle_shape(problem, state, 12, likely=told)
         return shape, sigma
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -93,12 +94,14 @@ def volumes(body: Body, observed: Observed, weights: str = "volume") -> tuple[Fl
     return network.occupancy(network.load(weights), masks, keypoints, sight, grid, seen), grid
 
 
-def with_volume(problem: Problem, body: Body, observed: Observed, sigma: float, kernel: float) -> Problem:
-    """The problem with the body's surface drawn to that of the network's volume, `sigma` m; unchanged where there is none."""
-    found = volumes(body, observed)
-    if found is None:
-        return problem
+def with_volumes(problem: Problem, body: Body, moments: Iterable[Observed], sigma: float, kernel: float) -> Problem:
+    """The problem with the body's surface drawn to those of the network's volumes, `sigma` m; one moment a frame, masks of one in memory.
+
+    A moment without masks or hips has no volume.
+    """
+    nothing = Cloud(torch.full((1, COUNT, 3), torch.nan), torch.full((1, COUNT, 3), torch.nan))
+    seen = [nothing if (found := volumes(body, moment)) is None else cloud_of(*found) for moment in moments]
     surface = sampled(body)
     both = Model(problem.model.body, Skin.stacked([problem.model.skin, surface.skin]))
-    seen = cloud_of(*found).to(surface.vertices.device)
-    return with_cloud(problem, both, surface, seen, sigma, kernel)
+    joined = Cloud(torch.cat([c.points for c in seen]), torch.cat([c.normals for c in seen]))
+    return with_cloud(problem, both, surface, joined.to(surface.vertices.device), sigma, kernel)
