@@ -124,6 +124,7 @@ def measured(
                 _used(table, "adapted", ruler, done)
                 table.add("network", ruler.of_pose(done.first))
                 table.add("network, smoothed by 2 frames", ruler.of_pose(done.first, 2.0))
+                table.add("adapted, smoothed by 2 frames", ruler.of_pose(done.pose, 2.0))
         whole = replace(CONFIG, steps=steps)
         table.add("poses optimised instead, as many steps", ruler.of_pose(_run(film.shot, whole, networks, True).learned))
         hard = occluded(film.shot, seed)
