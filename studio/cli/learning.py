@@ -17,6 +17,7 @@ from tyro.conf import Positional, arg
 from studio.cli.arguments import File, Folder, writable
 
 NETWORKS: dict[str, str] = {
+    "consistency": "studio.train.consistency",
     "hourglass": "studio.train.hourglass",
     "hourglass-hands": "studio.train.hourglass_hands",
     "ordinal": "studio.train.ordinal",
