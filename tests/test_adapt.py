@@ -214,6 +214,7 @@ def test_both_runtimes_run_the_adapted_network_alike(pose: Pose, tmp_path: Path)
     assert np.abs(lite[3] - first[3]).max() > 0.01 * spread
     assert np.abs(lite[3] - ours[3]).max() < 2e-3 * spread
     np.testing.assert_array_equal(lite[0], first[0])  # where to look next is as it was
+    np.testing.assert_array_equal(LiteRT(file).run("pose, no mask", given, 0.0)[2], lite[3])  # the part of it that makes no mask, too
     with torch.no_grad():
         _, maps = pose.look(tail, pose.remembered(crops(1)))
     assert np.abs(1 / (1 + np.exp(-lite[3][0][..., pose._which])) - maps[0].permute(1, 2, 0).numpy()).max() < 0.02

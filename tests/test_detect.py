@@ -61,6 +61,16 @@ def test_a_mask_returns_to_where_it_was_cut_out():
         assert np.abs([columns.mean(), rows.mean()] - expected).max() < 0.6 / reduction
 
 
+def test_without_masks_the_same_body_is_seen_and_no_mask_is_made_up():
+    image = cv2.cvtColor(cv2.imread(str(PORTRAIT)), cv2.COLOR_BGR2RGB)
+    region = Region(260.0, 300.0, 600.0, 0.05)
+    whole, bare = (Networks().poses(halvings(image), [region], masks=masks)[0] for masks in (True, False))
+    assert np.array_equal(whole.points, bare.points) and np.array_equal(whole.world, bare.world) and whole.presence == bare.presence
+    assert bare.mask is None and whole.outline(512, 600, 4).max() > 0.9
+    with pytest.raises(ValueError, match="without its mask"):
+        bare.outline(512, 600, 4)
+
+
 # --- landmarks
 
 

@@ -16,7 +16,7 @@ from studio.detect.mediapipe import Mediapipe
 from studio.detect.networks import Networks
 from studio.detect.regions import Region, crop, halvings, to_image
 from studio.detect.runtimes import LiteRT, Rounds, Torch, chosen
-from studio.detect.tflite import FILES, MORE_FILES, network_file, read_graph
+from studio.detect.tflite import FILES, MORE_FILES, PARTS, network_file, read_graph
 from studio.detect.torch_network import load
 from studio.take import Take
 from studio.values import Keypoints2D
@@ -43,7 +43,7 @@ def same_as_litert(litert: LiteRT, name: str, crops: np.ndarray) -> float:
     return max(float(np.abs(a - b).max()) / max(float(np.ptp(b)), 1.0) for a, b in zip(ours, theirs, strict=True))
 
 
-@pytest.mark.parametrize("name", [n for n in FILES | MORE_FILES if n != IRISES])
+@pytest.mark.parametrize("name", [n for n in FILES | MORE_FILES | PARTS if n != IRISES])
 def test_a_network_in_torch_answers_as_in_litert_on_noise_and_on_a_portrait(litert, name):
     side = litert.side(name)
     noise = np.random.default_rng(0).uniform(0, 255, (1, side, side, 3)).astype(np.float32)
@@ -63,6 +63,14 @@ def test_a_network_in_torch_answers_as_in_litert_on_crops_of_real_footage(litert
     regions = [Region(*at, size, 0.0), Region(*(at + 5), 1.2 * size, -0.4)]
     crops = np.stack([crop(halvings(image), region, litert.side(name)) for region in regions])
     assert same_as_litert(litert, name, crops) < 1e-3
+
+
+def test_a_part_of_a_network_answers_as_the_whole_does(litert):
+    crops = np.random.default_rng(1).uniform(0, 255, (2, 256, 256, 3)).astype(np.float32)
+    for name, (whole, outputs) in PARTS.items():
+        everything = litert.run(whole, crops, 0.0)
+        for own, i in zip(litert.run(name, crops, 0.0), outputs, strict=True):
+            assert np.array_equal(own, everything[i]), (name, i)
 
 
 def test_another_networks_weights_are_noticed(litert):

@@ -17,7 +17,7 @@ from studio.detect.landmarks import BODY, SIDES, FaceSight, HandSight, Sight, wh
 from studio.detect.mediapipe import Mediapipe, Person, Pyramid, _credible, _same
 from studio.detect.networks import PoseSight
 from studio.detect.parts import ARM, PRESENT, SMALLEST, SURE, face_of, hands_of, next_regions
-from studio.detect.regions import Array, Region, around_body, around_hand, halvings, paste
+from studio.detect.regions import Array, Region, around_body, around_hand, halvings
 from studio.guide import LIMBS, Hint, K
 
 LOOKED = list(BODY.values())
@@ -52,14 +52,18 @@ class Guided(Mediapipe):
         pyramid = halvings(image)
         self._follow(pyramid)
         self._hints = self._met(pyramid, hints)
-        often = self._search_every * (RARELY if self._hints else 1)
-        if not self._persons or (self._frame + self._phase) % often == 0:
+        if not self._persons or self._due:
             self._search(pyramid)
         self._frame += 1
         if not self._persons:
             return self._lone_hands(pyramid)
         self._lone = {}
         return {slot: self._whole(pyramid, person) for slot, person in self._persons.items()}
+
+    @property
+    def _due(self) -> bool:
+        """Views search in different frames, and rarely while everybody expected is seen."""
+        return (self._frame + self._phase) % (self._search_every * RARELY) == 0 if self._hints else super()._due
 
     def _met(self, pyramid: Pyramid, hints: Sequence[Hint]) -> dict[int, Hint]:
         """By slot what is expected of everybody who is followed; who is expected and not followed is looked for where he must be."""
@@ -82,7 +86,8 @@ class Guided(Mediapipe):
         region = body_region(hint)
         if region is None:
             return None
-        others = [(person.body.mask, person.body.region) for slot, person in self._persons.items() if slot != hint.slot]
+        self._add_masks(pyramid)
+        others = [person.body.seen for slot, person in self._persons.items() if slot != hint.slot]
         body = self._networks.pose(pyramid, region, others)
         if body.presence < PRESENT or _off(body, hint) > APART * hint.scale:
             return None
@@ -104,7 +109,7 @@ class Guided(Mediapipe):
         body = person.body
         person.hands, person.face = next_regions(hands, face)
         height, width = pyramid[0].shape[:2]
-        mask = paste(body.mask, body.region, width, height, self._reduction) if self._reduction else None
+        mask = body.outline(width, height, self._reduction) if self._reduction else None
         return whole_body(body.points, body.visibility, body.world, body.region.size, hands, face, (width, height), mask)
 
     def _hands(self, pyramid: Pyramid, person: Person, hint: Hint) -> dict[str, HandSight]:

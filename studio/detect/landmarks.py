@@ -39,6 +39,15 @@ FACE_MESH = (
 """For each of iBUG's 68 face points the vertex of MediaPipe's face mesh."""
 
 
+def _table(named: dict[str, int]) -> tuple[Array, Array]:
+    """Keypoints and the landmarks that are theirs."""
+    return np.array([COCO_WHOLEBODY.index(name) for name in named]), np.array(list(named.values()))
+
+
+_BODY, _COARSE = _table(BODY), {side: _table(named) for side, named in COARSE_HAND.items()}
+_GROUPS, _MESH = {name: np.array(GROUPS[name]) for name in ("left_hand", "right_hand", "face")}, np.array(FACE_MESH)
+
+
 @dataclass(frozen=True)
 class HandSight:
     """One hand as its own network saw it."""
@@ -101,32 +110,27 @@ def whole_body(
     scale = pixels_per_metre(points, world)
     millimetres = _millimetres()
 
-    def put(k: int, point: Array, metres: Array | None, certainty: float, spread: float, cell: float, doubt: float) -> None:
-        pixels[k], confidence[k] = point, certainty
-        sigma[k] = float(np.hypot(spread * 1e-3 * scale, model["grid"] * cell)) * doubt
-        if metres is not None:
-            skeleton[k] = metres
+    def put(which: Array, seen: Array, certainty: Array | float, spread: Array | float, cell: float, doubt: Array) -> None:
+        pixels[which], confidence[which] = seen, certainty
+        sigma[which] = np.hypot(np.multiply(spread, 1e-3 * scale), model["grid"] * cell) * doubt
 
-    for name, i in BODY.items():
-        k = COCO_WHOLEBODY.index(name)
-        certainty = float(visibility[i])
-        put(k, points[i], world[i], certainty, millimetres[k], size / 256, doubt(PART_OF[k], certainty))
+    certainty, feet = visibility[_BODY[1]], _BODY[0] >= PART_OF.index("feet")
+    factors = np.where(feet, doubt("feet", certainty), doubt("body", certainty))
+    put(_BODY[0], points[_BODY[1]], certainty, millimetres[_BODY[0]], size / 256, factors)
+    skeleton[_BODY[0]] = world[_BODY[1]]
     for side in SIDES:
-        wrist = BODY[f"{side}_wrist"]
         if (hand := hands.get(side)) is not None:
-            factor = doubt("hand", hand.presence)
-            for i, k in enumerate(GROUPS[f"{side}_hand"]):
-                metres = world[wrist] + hand.world[i] - hand.world[0]
-                put(k, hand.points[i], metres, hand.presence, millimetres[k], hand.size / 224, factor)
+            which = _GROUPS[f"{side}_hand"]
+            put(which, hand.points, hand.presence, millimetres[which], hand.size / 224, doubt("hand", hand.presence))
+            skeleton[which] = world[BODY[f"{side}_wrist"]] + hand.world - hand.world[0]
             continue
-        for name, i in COARSE_HAND[side].items():
-            k = COCO_WHOLEBODY.index(name)
-            certainty, spread = float(visibility[i]), model["millimetres"]["coarse_hand"]
-            put(k, points[i], world[i], 0.5 * certainty, spread, size / 256, doubt("body", certainty))
+        which, own = _COARSE[side]
+        certainty = visibility[own]
+        put(which, points[own], 0.5 * certainty, model["millimetres"]["coarse_hand"], size / 256, doubt("body", certainty))
+        skeleton[which] = world[own]
     if face is not None:
-        factor = doubt("face", face.presence)
-        for k, vertex in zip(GROUPS["face"], FACE_MESH, strict=True):
-            put(k, face.points[vertex], None, face.presence, millimetres[k], face.size / 192, factor)
+        which = _GROUPS["face"]
+        put(which, face.points[_MESH], face.presence, millimetres[which], face.size / 192, doubt("face", face.presence))
     width, height = image
     with np.errstate(invalid="ignore"):
         inside = (pixels >= -0.5).all(1) & (pixels[:, 0] < width - 0.5) & (pixels[:, 1] < height - 0.5)
@@ -150,10 +154,10 @@ PART_OF = ("body",) * 17 + ("feet",) * 6 + ("face",) * 68 + ("hand",) * 42
 """For each keypoint the part whose networks' certainty is judged together."""
 
 
-def doubt(part: str, certainty: float) -> float:
+def doubt(part: str, certainty: Float[Array, "*n"] | float) -> Float[Array, "*n"]:
     """How many times larger an error is than at the network's surest, by what it states of its certainty (0 to 1)."""
     table = sigma_table()
-    return float(np.interp(logit(np.array(certainty)), table["knots"], table["factors"][part]))
+    return np.asarray(np.interp(logit(np.asarray(certainty)), table["knots"], table["factors"][part]))
 
 
 def logit(certainty: Float[Array, "*n"]) -> Float[Array, "*n"]:

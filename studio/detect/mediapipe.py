@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import cv2
@@ -21,7 +21,7 @@ from studio.detect.landmarks import FaceSight, HandSight, Sight, hands_alone, pi
 from studio.detect.neighbours import Around, Seen, image_without
 from studio.detect.networks import Networks, PoseSight
 from studio.detect.parts import PRESENT, face_of, hands_of, lone_hands, next_regions
-from studio.detect.regions import Array, Region, around_body, around_face, around_hand, halvings, paste
+from studio.detect.regions import Array, Region, around_body, around_face, around_hand, halvings
 from studio.detect.runtimes import Runtime
 
 JOINTS = [0, *range(11, 17), *range(23, 29)]
@@ -61,8 +61,8 @@ class Person:
 
     def expected(self) -> Seen:
         """Where he is likely to be seen in the next frame."""
-        region = self.body.region
-        return self.body.mask, region._replace(x=region.x + float(self.step[0]), y=region.y + float(self.step[1]))
+        mask, region = self.body.seen
+        return mask, region._replace(x=region.x + float(self.step[0]), y=region.y + float(self.step[1]))
 
 
 class Mediapipe:
@@ -89,7 +89,7 @@ class Mediapipe:
             self._sought = max(before, self._sought if self._missed else 0)
             self._missed = MISSED
         again = self._missed % AGAIN == 0 and self._missed > 0
-        if self._frame % self._search_every == 0 or len(self._persons) < max(before, 1) or again:
+        if self._due or len(self._persons) < max(before, 1) or again:
             self._search(pyramid)
             if len(self._persons) >= self._sought:
                 self._missed = 0
@@ -100,12 +100,19 @@ class Mediapipe:
         self._lone = {}
         return {slot: self._whole(pyramid, person) for slot, person in self._persons.items()}
 
+    @property
+    def _due(self) -> bool:
+        """Whether this is one of the frames in which the whole image is searched."""
+        return self._frame % self._search_every == 0
+
     def _follow(self, pyramid: Pyramid) -> None:
         """Looks at everybody again; of two slots that have come to hold one person, the surer stays."""
         persons = list(self._persons.values())
-        places = [person.expected() for person in persons]
+        alone = len(persons) < 2
+        places = [] if alone else [person.expected() for person in persons]
         around = [(place, places[:i] + places[i + 1 :]) for i, place in enumerate(places)]
-        bodies = self._bodies(pyramid, [around_body(*person.body.anchors) for person in persons], around)
+        masks = self._reduction > 0 or not alone or self._due
+        bodies = self._bodies(pyramid, [around_body(*person.body.anchors) for person in persons], around, masks)
         for person, body in zip(persons, bodies, strict=True):
             person.seen(body)
         kept: dict[int, Person] = {}
@@ -119,8 +126,9 @@ class Mediapipe:
 
         Of two who stand close the network that searches makes one, so those who are followed are painted over before.
         """
+        self._add_masks(pyramid)
         bodies = [person.body for person in self._persons.values()]
-        others = [(body.mask, body.region) for body in bodies]
+        others = [body.seen for body in bodies]
         for region in self._candidates(pyramid, bodies):
             if any(_near(region, around_body(*person.body.anchors)) for person in self._persons.values()):
                 continue
@@ -136,9 +144,15 @@ class Mediapipe:
             if slot is not None:
                 self._persons[slot] = Person(body)
 
+    def _add_masks(self, pyramid: Pyramid) -> None:
+        """To those who are followed and were looked at without: that somebody is lost or comes is not known beforehand."""
+        for person in self._persons.values():
+            if person.body.mask is None:
+                person.body = replace(person.body, mask=self._networks.pose(pyramid, person.body.region).mask)
+
     def _candidates(self, pyramid: Pyramid, followed: list[PoseSight]) -> list[Region]:
         """Where people may be whom nobody follows. Of a large image the network that searches sees less than half the resolution."""
-        others = [(body.mask, body.region) for body in followed]
+        others = [body.seen for body in followed]
         if not followed:
             return _candidates(self._networks, pyramid)
         if len(pyramid) < 2 or max(pyramid[0].shape[:2]) < LARGE:
@@ -166,10 +180,10 @@ class Mediapipe:
         smallest = min(self._persons, key=lambda slot: self._persons[slot].body.region.size)
         return smallest if self._persons[smallest].body.region.size < 0.7 * size else None
 
-    def _bodies(self, pyramid: Pyramid, regions: list[Region], around: Sequence[Around]) -> list[PoseSight]:
+    def _bodies(self, pyramid: Pyramid, regions: list[Region], around: Sequence[Around], masks: bool = True) -> list[PoseSight]:
         """The person in each region, who else is there painted over; averaged over slightly different regions where that is asked for."""
         varied = [r for region in regions for r in _varied(region, self._regions)]
-        sights = self._networks.poses(pyramid, varied, [a for a in around for _ in range(self._regions)])
+        sights = self._networks.poses(pyramid, varied, [a for a in around for _ in range(self._regions)], masks)
         return [_mean(sights[i : i + self._regions]) for i in range(0, len(sights), self._regions)]
 
     def _lone_hands(self, pyramid: Pyramid) -> dict[int, Sight]:
@@ -188,7 +202,7 @@ class Mediapipe:
         face = face_of(self._networks, pyramid, body, person.face)
         person.hands, person.face = next_regions(hands, face)
         height, width = pyramid[0].shape[:2]
-        mask = paste(body.mask, body.region, width, height, self._reduction) if self._reduction else None
+        mask = body.outline(width, height, self._reduction) if self._reduction else None
         return whole_body(body.points, body.visibility, body.world, body.region.size, hands, face, (width, height), mask)
 
 

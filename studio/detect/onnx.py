@@ -16,7 +16,7 @@ from studio.detect.cards import Card, opened
 from studio.detect.landmarks import BODY, COUNT, Sight, kind_of, pixels_per_metre, sigma_table
 from studio.detect.mediapipe import Mediapipe, Person, Pyramid
 from studio.detect.networks import PoseSight
-from studio.detect.regions import Array, paste, sampled
+from studio.detect.regions import Array, sampled
 from studio.detect.runtimes import Runtime
 
 
@@ -147,7 +147,7 @@ class Onnx(Mediapipe):
         box = around(body.points, card)
         matrix = box.matrix(card.size)
         points, scores, apart = self._network(sampled(pyramid, matrix, card.size))
-        mask = paste(body.mask, body.region, width, height, self._reduction) if self._reduction else None
+        mask = body.outline(width, height, self._reduction) if self._reduction else None
         step = box.width / card.size[0]
         return _sight(points * step + matrix[:, 2], scores, apart * step, step, body, card, (width, height), mask)
 

@@ -39,7 +39,7 @@ def to_image(points: Float[Array, "K n"], region: Region, side: int) -> Float[Ar
     """Image px of points given in px of a crop with `side` px a side; a third coordinate is scaled alike."""
     turn = _rotation(region.angle)
     flat = (points[:, :2] / side - 0.5) @ turn.T * region.size + (region.x, region.y)
-    return np.concatenate([flat, points[:, 2:] / side * region.size], 1)
+    return flat if points.shape[1] == 2 else np.concatenate([flat, points[:, 2:] / side * region.size], 1)
 
 
 def turned(points: Float[Array, "K 3"], region: Region) -> Float[Array, "K 3"]:
@@ -61,21 +61,28 @@ def sampled(
     pyramid: list[UInt8[Array, "H W 3"]], matrix: Float[Array, "2 3"], size: tuple[int, int], black: bool = False
 ) -> Float[Array, "h w 3"]:
     """As `crop`, of any width and height, with the matrix that takes its px to px of the image."""
-    scale = math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
+    (a, b, x), (c, d, y) = matrix.tolist()  # plain numbers: numpy asks more for a matrix so small than its contents are worth
+    scale = math.sqrt(abs(a * d - b * c))
     level = min(max(int(math.log2(max(scale, 1.0))), 0), len(pyramid) - 1)
     image = pyramid[level]
     if level:  # the centre of pixel 0 moves by half a pixel of the finer level at every halving
         factor = 2.0**level
-        matrix = np.concatenate([matrix[:, :2], matrix[:, 2:] - (factor - 1) / 2], 1) / factor
+        a, b, c, d = a / factor, b / factor, c / factor, d / factor
+        x, y = (x - (factor - 1) / 2) / factor, (y - (factor - 1) / 2) / factor
     # Only what the crop shows becomes floating point.
-    corners = matrix[:, :2] @ [[0, size[0], 0, size[0]], [0, 0, size[1], size[1]]] + matrix[:, 2:]
-    whole = np.array(image.shape[1::-1])
-    low = np.floor(corners.min(1) - 1).clip(0, whole - 1).astype(int)
-    high = np.ceil(corners.max(1) + 2).clip(low + 1, whole).astype(int)
-    patch = image[low[1] : high[1], low[0] : high[0]].astype(np.float32)
-    matrix = np.concatenate([matrix[:, :2], matrix[:, 2:] - low[:, None]], 1)
+    left, right = _extent(x, a * size[0], b * size[1], image.shape[1])
+    top, bottom = _extent(y, c * size[0], d * size[1], image.shape[0])
+    patch = image[top:bottom, left:right].astype(np.float32)
+    matrix = np.array([[a, b, x - left], [c, d, y - top]])
     border = cv2.BORDER_CONSTANT if black else cv2.BORDER_REPLICATE
     return cv2.warpAffine(patch, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border)
+
+
+def _extent(origin: float, across: float, down: float, length: int) -> tuple[int, int]:
+    """First row or column of an image with `length` of them that a crop with these sides shows, and one past the last; never none."""
+    low, high = origin + min(across, 0.0) + min(down, 0.0), origin + max(across, 0.0) + max(down, 0.0)
+    first = min(max(math.floor(low - 1), 0), length - 1)
+    return first, min(max(math.ceil(high + 2), first + 1), length)
 
 
 def paste(mask: Float[Array, "side side"], region: Region, width: int, height: int, reduction: int) -> Float[Array, "h w"]:
@@ -185,9 +192,8 @@ def _enclosing(points: Float[Array, "K 2"], angle: float) -> Region:
 
 def _crop_matrix(region: Region, side: int) -> Float[Array, "2 3"]:
     """From crop px to image px."""
-    turn = _rotation(region.angle) * (region.size / side)
-    shift = np.array([region.x, region.y]) - turn @ np.full(2, side / 2)
-    return np.concatenate([turn, shift[:, None]], 1)
+    c, s = math.cos(region.angle) * region.size / side, math.sin(region.angle) * region.size / side
+    return np.array([[c, -s, region.x - (c - s) * side / 2], [s, c, region.y - (s + c) * side / 2]])
 
 
 def from_crop_to_crop(region: Region, side: int, other: Region, other_side: int) -> Float[Array, "2 3"]:

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from studio.detect.adapted import Changed, file_with, read
-from studio.detect.tflite import Array, network_file
+from studio.detect.tflite import PARTS, Array, file_of_part, network_file
 
 Choice = Literal["auto", "litert", "torch"]
 Precision = Literal["float32", "float16", "bfloat16"]
@@ -56,24 +56,40 @@ class LiteRT:
         interpreter, given, wanted = self._interpreter(name)
         answers = []
         for crop in crops:
-            interpreter.set_tensor(given, (crop * np.float32((1 - low) / 255) + np.float32(low))[None])
+            _fill(interpreter.tensor(given)(), crop, low)
             interpreter.invoke()
             answers.append([interpreter.get_tensor(i) for i in wanted])
-        return [np.concatenate(parts) for parts in zip(*answers, strict=True)]
+        return answers[0] if len(answers) == 1 else [np.concatenate(parts) for parts in zip(*answers, strict=True)]
 
     def _interpreter(self, name: str) -> tuple[Any, Any, list[int]]:
         """A network, the number of its input, and those of its outputs: asking for them every time costs as much as a small network."""
         if name not in self._interpreters:
             from ai_edge_litert.interpreter import Interpreter
 
-            changed = self._changed if self._changed is not None and self._changed.base == name else None
-            path, content = (str(network_file(name)), None) if changed is None else (None, file_with(changed))
             with _quiet():
-                interpreter = Interpreter(model_path=path, model_content=content, num_threads=1)
+                interpreter = Interpreter(num_threads=1, **_source(name, self._changed))
                 interpreter.allocate_tensors()
-            outputs = [d["index"] for d in interpreter.get_output_details()]
-            self._interpreters[name] = interpreter, interpreter.get_input_details()[0]["index"], outputs
+            wanted = [d["index"] for d in interpreter.get_output_details()]
+            self._interpreters[name] = interpreter, interpreter.get_input_details()[0]["index"], wanted
         return self._interpreters[name]
+
+
+def _source(name: str, changed: Changed | None) -> dict[str, Any]:
+    """Where the interpreter reads a network: the wheel's file, or bytes of one that was changed or cut down."""
+    whole, outputs = PARTS.get(name, (name, None))
+    if changed is not None and changed.base != whole:
+        changed = None
+    if changed is None and outputs is None:
+        return {"model_path": str(network_file(whole))}
+    content = network_file(whole).read_bytes() if changed is None else file_with(changed)
+    return {"model_content": content if outputs is None else file_of_part(content, outputs)}
+
+
+def _fill(tensor: Float[Array, "1 side side 3"], crop: Float[Array, "side side 3"], low: float) -> None:
+    """Writes a crop into a network's own memory, which nobody may hold while the network runs."""
+    np.multiply(crop, np.float32((1 - low) / 255), out=tensor[0])
+    if low:
+        tensor += np.float32(low)
 
 
 class Torch:
@@ -107,7 +123,7 @@ class Torch:
 
     def _network(self, name: str) -> Any:
         if name not in self._networks:
-            if self._changed is not None and self._changed.base == name:
+            if self._changed is not None and self._changed.base == PARTS.get(name, (name,))[0]:
                 self._networks[name] = _ready(name, str(self.device), self._dtype, self._changed)
             else:
                 self._networks[name] = _loaded(name, str(self.device), self._dtype)
@@ -125,7 +141,7 @@ def _ready(name: str, device: str, dtype: Any, changed: Changed | None = None) -
 
     from studio.detect.torch_network import load
 
-    network = load(name, changed=changed).eval().requires_grad_(False).to(device, dtype)
+    network = load(*PARTS.get(name, (name, None)), changed=changed).eval().requires_grad_(False).to(device, dtype)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

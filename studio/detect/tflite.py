@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import flatbuffers
 import numpy as np
 
 Array = np.ndarray
@@ -36,6 +37,9 @@ MORE_FILES = {
 }
 """Others of the wheel, for training and comparison; the landmark networks named lite and heavy are not in it."""
 
+PARTS = {"pose, no mask": ("pose", (0, 1, 3, 4))}
+"""Networks with some of the outputs of another (by their place in the file's list): the person's mask costs 45 % of the pose's time."""
+
 
 def network_file(name: str) -> Path:
     """Where the wheel keeps a network; found without importing it. A `ValueError` says what to install."""
@@ -50,6 +54,23 @@ def network_file(name: str) -> Path:
             "install the version that does: pip install mediapipe==0.10.14"
         )
     return folder / files[name]
+
+
+def file_of_part(data: bytes, outputs: Sequence[int]) -> bytes:
+    """A .tflite file with only these outputs of another's, and only the operations that lead to them."""
+    schema: Any = importlib.import_module("ai_edge_litert.schema_py_generated")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
+    (graph,) = model.subgraphs
+    graph.outputs = [graph.outputs[i] for i in outputs]
+    needed, live = {int(i) for i in graph.outputs}, []
+    for operation in reversed(graph.operators):
+        if needed.intersection(int(i) for i in operation.outputs):
+            needed.update(int(i) for i in operation.inputs)
+            live.append(operation)
+    graph.operators, model.signatureDefs = live[::-1], None
+    builder = flatbuffers.Builder(len(data))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 @dataclass(frozen=True)
