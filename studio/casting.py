@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from calibration.cameras import Cameras
@@ -20,6 +21,8 @@ from studio.phantoms import mirror_images, moves
 Array = np.ndarray
 OVERLAP = 0.5
 """So long, s, two stretches of one person may be of the same time: who is lost is still followed by one view for a while."""
+FADING, BOTH = 1.5, 0.25
+"""Or even so long, s, where for no longer than that, s, two views each saw both: one view that joins two people is followed for longer."""
 LOST = 0.1
 """Before somebody is lost he may have been followed wrongly for so long, s."""
 UNLIKE = 6.0
@@ -122,9 +125,20 @@ def links(people: list[Person], fps: float, config: IdentityConfig) -> Float[Arr
     unlike = _unlikeness(np.stack([_look(p) for p in people]), config.look) + _unlikeness(
         np.array([_build(p) for p in people]), config.build
     )
-    apart = (last[:, None] < first[None] + OVERLAP * fps) & (first[:, None] < first[None]) & (last[:, None] < last[None])
+    overlap = (last[:, None] - first[None]) / fps
+    apart = (overlap < OVERLAP) | ((overlap < FADING) & (_together(people) < BOTH * fps))
+    apart &= (first[:, None] < first[None]) & (last[:, None] < last[None])
     possible = apart & (way < reach) & alike & (unlike < UNLIKE)
     return np.where(possible, (way / reach) ** 2 + unlike, np.inf)
+
+
+def _together(people: list[Person]) -> Int[Array, "n n"]:
+    """In how many frames two views each saw both."""
+    placed = [np.asarray(p.frames)[(np.stack(p.detections) >= 0).sum(1) >= 2] for p in people]
+    who = np.repeat(np.arange(len(people)), [len(frames) for frames in placed])
+    seen = csr_array((np.ones(len(who), int), (who, np.concatenate(placed))))
+    seen.resize((len(people), seen.shape[1]))
+    return (seen @ seen.T).toarray()
 
 
 def _unlikeness(values: Float[Array, "n *k"], sigma: float) -> Float[Array, "n n"]:

@@ -9,11 +9,12 @@ from small_footage import film
 from test_track import NAMES, footage
 
 from studio import pipeline
+from studio.casting import joined
 from studio.detect.neighbours import image_without
 from studio.detect.regions import Region
 from studio.identity import identify
 from studio.misnamed import exchanged_cameras
-from studio.people import IdentityConfig
+from studio.people import IdentityConfig, Person
 from studio.take import AUTO, Take
 from studio.track import track_actors
 from studio.values import Tracks3D, of_actor
@@ -164,6 +165,26 @@ def test_on_real_footage_the_man_at_the_back_is_never_mixed_in(asked):
         assert "One more person was seen" in " ".join(found.said)
     else:
         assert (detection[:2, :, 1] >= 0).float().mean() > 0.95 and bool((detection[2:, :, 1] == -1).all())  # two cameras see him
+
+
+def stretch(frames, views):
+    """Somebody about the origin in these frames, seen by so many of four cameras in each."""
+    person = Person()
+    for frame, count in zip(frames, views, strict=True):
+        marks = np.array([(0, 0, 1.4), (0, 0, 0.9), (0.002 * frame, 0, 0.5)])
+        if count > 1:
+            person.met(frame, np.where(np.arange(4) < count, 0, -1), marks, 0.5 * count)
+        else:
+            person.met(frame, np.array([-1, 1, -1, -1]), np.full((3, 3), np.nan), 0.5)
+    return person
+
+
+def test_one_view_that_holds_on_to_whom_two_people_have_become_makes_nobody_two():
+    later = stretch(range(25, 90), [3] * 65)
+    held_on = stretch(range(45), [3] * 25 + [1] * 20)
+    assert len(joined([held_on, later], 20.0, IdentityConfig())) == 1
+    seen_apart = stretch(range(45), [3] * 45)
+    assert len(joined([seen_apart, later], 20.0, IdentityConfig())) == 2
 
 
 def test_nobody_gives_no_actor():
