@@ -14,7 +14,7 @@ from studio.train.geodesics import Geodesics
 from studio.train.loop import Loop
 from studio.train.performers import model, other_person, topology
 from studio.train.scenes import SceneConfig, Scenes, held_out
-from studio.train.surface import LABELLED, Plan, fitted, inpainted, losses, mean_person, measured
+from studio.train.surface import LABELLED, Plan, balance, fitted, inpainted, losses, mean_person, measured
 from studio.train.surface_crops import UNKNOWN, Skins, sides
 
 CONFIG = SceneConfig(size=64, cameras=4, maps=("mask", "part", "surface"))
@@ -122,7 +122,7 @@ def test_learning_from_labels_brings_the_network_nearer_to_them(data):
     for steps in (1, plan.steps):
         network, done = fitted(plan, data, Loop(steps, device="cpu"))
         with torch.no_grad():
-            told.append({k: float(v) for k, v in losses(network(batch["images"], batch["points"]), batch).items()})
+            told.append({k: float(v) for k, v in losses(network(batch["images"], batch["points"]), batch, balance(data)).items()})
         assert done
     assert all(told[1][k] < told[0][k] - 0.1 * abs(told[0][k]) for k in told[0]), told
 

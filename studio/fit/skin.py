@@ -69,8 +69,9 @@ def see_skin(take: Take, body: Body, weights: str | Path = "surface") -> None:
     eye = Eye(weights)
     if body.name != "makehuman":
         raise ValueError(f"fit: dense: the network of surfaces knows the body makehuman, not {body.name!r}; set dense to 0 in the config")
+    assert body.parts is not None  # of that body
     vertices = skin_points(body)
-    part = torch.tensor([] if body.parts is None else body.parts[vertices].long())
+    part = body.parts[vertices].long()
     recipe = {"network": eye.card.sha256, "points": len(vertices)}
     for camera, video in take.videos.items():
         if camera not in take.cameras().names:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -48,6 +49,8 @@ class Plan:
     rate: float = 3e-3
     widths: tuple[int, ...] = (32, 64, 96, 128)
     top: int = 48
+    average: float = 0.98
+    """Memory of the running mean of the weights, per step."""
     mixed: bool = False
     """bfloat16 on a processor too: faster where it knows that format."""
 
@@ -61,7 +64,7 @@ class Plan:
         return SurfaceNet(len(topology().part_names), len(BODY), self.widths, self.top)
 
 
-PLANS = {"small": Plan(), "full": Plan(groups=768, steps=1800, mixed=True)}
+PLANS = {"small": Plan(), "full": Plan(groups=768, steps=1800, average=0.995, mixed=True)}
 ARMS = Plan(groups=128, steps=150, widths=(16, 32, 48, 64), top=24, mixed=True)
 """Small trainings for comparison."""
 
@@ -78,13 +81,22 @@ def _files(config: SceneConfig, groups: int) -> Iterator[Scenes]:
         yield Scenes.load(folder_of(config) / f"{i:05d}.safetensors")[: groups - i * SHARD]
 
 
-def losses(dense: Dense, batch: dict[str, Tensor]) -> Losses:
+def balance(data: Skins) -> Float[Tensor, "256"]:
+    """How much the choice of part counts: more where small parts are, and people rather than the background."""
+    count = torch.bincount(data.part.flatten().long(), minlength=256)[1 : len(middles()) + 1].float()
+    weight = torch.ones(256)
+    weight[1 : len(count) + 1] = 1.5 * (count.mean() / count.clamp_min(1)).sqrt().clamp(0.7, 4)
+    weight[UNKNOWN] = 0
+    return weight
+
+
+def losses(dense: Dense, batch: dict[str, Tensor], worth: Float[Tensor, "256"]) -> Losses:
     """Cross entropy of the part; the Laplace distribution's negative logarithm of where, of the true part."""
     part, weight = batch["part"], batch["weight"]
     known = part != UNKNOWN
     choice = functional.cross_entropy(dense.part, torch.where(known, part, 0), reduction="none")
     on = known & (part > 0)
-    counts = weight * known * (1 + on.float())  # nine tenths of a crop are background
+    counts = weight * worth[part]
     off = dense.at((part - 1).clamp(0, dense.where.shape[1] - 1)) + middles().to(weight)[(part - 1).clamp(0, len(middles()) - 1)].movedim(
         -1, 1
     )
@@ -102,10 +114,10 @@ def fitted(plan: Plan, data: Skins, loop: Loop, state: Path | None = None) -> tu
     """The network after the loop's steps, and whether they all were made."""
     torch.manual_seed(loop.seed)
     network = plan.build().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    player = Player(
-        network, lambda b: losses(network(b["images"], b["points"]), b), plan.rate, 1e-3, average=min(0.998, max(0.0, 1 - 10 / loop.steps))
-    )
-    recipe = {k: v for k, v in asdict(plan).items() if k not in ("steps", "mixed")} | {"data": folder_of(plan.scenes).name}
+    worth = balance(data)
+    loss = lambda b: losses(network(b["images"], b["points"]), b, worth.to(b["images"].device))  # noqa: E731
+    player = Player(network, loss, plan.rate, 1e-3, plan.average)
+    recipe = {k: v for k, v in asdict(plan).items() if k not in ("steps", "average", "mixed")} | {"data": folder_of(plan.scenes).name}
     loop = replace(loop, recipe=recipe, precision="mixed" if plan.mixed else loop.precision)
     return network, learn(player, lambda step: data.batch(step, plan.batch, loop.seed), loop, state).done
 
