@@ -101,6 +101,8 @@ def with_volumes(problem: Problem, body: Body, moments: Iterable[Observed], sigm
     """
     nothing = Cloud(torch.full((1, COUNT, 3), torch.nan), torch.full((1, COUNT, 3), torch.nan))
     seen = [nothing if (found := volumes(body, moment)) is None else cloud_of(*found) for moment in moments]
+    if all(one is nothing for one in seen):
+        return problem
     surface = sampled(body)
     both = Model(problem.model.body, Skin.stacked([problem.model.skin, surface.skin]))
     joined = Cloud(torch.cat([c.points for c in seen]), torch.cat([c.normals for c in seen]))

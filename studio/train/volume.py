@@ -29,9 +29,9 @@ from studio.train.pool import VIEWS, pool
 from studio.train.sampled import Sampled
 
 BATCH = 4
-PRESETS: dict[str, tuple[int, int, int]] = {"small": (200, 100, 32), "full": (500, 500, FINE)}
+PRESETS: dict[str, tuple[int, int, int]] = {"small": (200, 100, 32), "full": (400, 400, FINE)}
 """People, steps, and cells along an edge of the grid."""
-HELD_OUT = tuple(range(9000, 9012))
+HELD_OUT = tuple(range(9000, 9006))
 """Seeds of the people that nothing is trained on, made by the other generator."""
 COARSE = 0.6
 """Share of the steps that are made on half of the finest grid, at an eighth of the cost."""

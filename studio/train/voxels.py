@@ -49,11 +49,11 @@ def inside(vertices: Float[np.ndarray, "V 3"], triangles: Int[np.ndarray, "F 3"]
 def volumes(bodies: Float[Tensor, "n V 3"], grid: Grid, size: int = FINE) -> Bool[Tensor, "n D D D"]:
     """Of posed bodies (`bare`), each in its own grid."""
     own = (grid.within(bodies) * REACH).numpy()
-    return torch.from_numpy(np.stack([inside(v, _shell()[1], size) for v in own]))
+    return torch.from_numpy(np.stack([inside(v, shell()[1], size) for v in own]))
 
 
 @cache
-def _shell() -> tuple[Int[Tensor, "V"], Int[np.ndarray, "F 3"]]:
+def shell() -> tuple[Int[Tensor, "V"], Int[np.ndarray, "F 3"]]:
     """The body's closed outer skin: which vertices, and triangles among them. Eyes, teeth and tongue are inside."""
     body = makehuman.load()
     faces = body.triangles.numpy()
@@ -73,7 +73,7 @@ def skin(
     shape: Float[Tensor, "n S"], R: Float[Tensor, "n J 3 3"], root: Float[Tensor, "n 3"], who: Dressed | None = None
 ) -> Float[Tensor, "n V 3"]:
     """Vertices of the outer skin of a body, the default one or `who`'s, in the world, m, without clothes."""
-    who, which = who or sampled.default(), _shell()[0]
+    who, which = who or sampled.default(), shell()[0]
     own = who.body.skin[which]
     wide = torch.cat([own.shape_basis, own.shape_basis.new_zeros(len(which), 3, len(WORN))], -1)
     whole = Skin(own.rest, wide, own.expression_basis[..., :0], own.weights)
