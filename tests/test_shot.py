@@ -161,3 +161,12 @@ def test_a_fit_takes_adapted_guesses_where_one_camera_was_left_and_nowhere_else(
     seen = Shot(watched.cameras[[0]], watched.pixels[:1, blind, columns], root[blind])
     off = [misses(body, seen, adaptation.Pose(s[blind], torch.zeros(len(body.shape_names)))).nanmean() for s in (guess, found)]
     assert float(off[1]) < 0.6 * float(off[0])
+
+
+def test_gates_miss_where_nothing_is_learned(untrained, monkeypatch):
+    monkeypatch.setattr(shot, "CAMERAS", 2)
+    rows = shot.measured(untrained, 0, 1, 4, ShotConfig(steps=0))
+    gates = {g.name: g for g in shot.gates_of(rows)}
+    assert rows["adapted: keypoints"]["error mm"] == pytest.approx(rows["network"]["error mm"], rel=0.2)
+    assert not gates["one view: error, share of the network's"].passed
+    assert gates["30 % corrupted keypoints, one view: accepted, %"].passed

@@ -27,7 +27,7 @@ from studio.train.jobs import Evaluation, Gate, Report, Training, gathered, medi
 from studio.train.recovery import aligned
 from studio.train.shots import FPS, Filmed, corrupted, filmed, occluded
 
-SHOTS, FRAMES, QUICK = 3, 40, 16
+SHOTS, FRAMES, QUICK = 2, 24, 12
 """Shots of one camera a seed, frames of each; frames of a quick evaluation."""
 CAMERAS = 3
 LOST = 0.15
@@ -136,7 +136,7 @@ def measured(
         _used(table, "30 % corrupted: adapted", ruler, done)
         table.add("30 % corrupted: network", ruler.of_pose(done.first))
         table.add("30 % corrupted: adapted without the test", ruler.of_pose(done.learned))
-    film = filmed(100 * seed + 50, frames, CAMERAS)
+    film = filmed(100 * seed + 50, max(frames // 2, 4), CAMERAS)
     for name, shot in ((f"{CAMERAS} cameras", film.shot), (f"{CAMERAS} cameras, 30 % corrupted", corrupted(film.shot, seed))):
         done, ruler = _run(shot, replace(CONFIG, steps=steps), networks), Ruler.of(film)
         table.add(f"{name}: network", ruler.of_pose(done.first))
