@@ -155,7 +155,7 @@ def test_what_one_view_misplaces_does_not_enter_the_labels():
 @pytest.mark.parametrize(("mistakes", "written"), [(4.0, True), (0.0, False)])
 def test_a_network_is_written_only_when_it_is_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistakes: float, written: bool):
     class Folder:
-        folder = tmp_path
+        folder, videos = tmp_path, ("a", "b", "c", "d")
 
     monkeypatch.setattr(module, "takes_of", lambda path: ([Folder()], tmp_path))
     monkeypatch.setattr(module, "moments_of", lambda *_: watched(mistakes)[0])

@@ -16,7 +16,7 @@ def adapt(
     network: Literal["pose", "hourglass"] = "pose",
     weights: File = None,
     hold_out: Text = None,
-    steps: int = 600,
+    steps: int = 300,
     minutes: Annotated[float | None, arg(metavar="N", help_behavior_hint="")] = None,
     moments: int = 120,
     seed: int = 0,

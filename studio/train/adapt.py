@@ -32,13 +32,15 @@ HELD = 0.25
 """Share of a take's moments, its last ones, from which nothing is learned."""
 AGREE = 0.8
 """A camera that agrees with the others in a smaller share of what it sees has moved, or is out of step."""
-BATCH = 24
+BATCH = 16
 FLOOR = 1.0
 """px of the crop: what even the best label is taken to be off."""
 FAR = 12.0
 """px of the crop by which a label may be off what the network says; beyond, one of them means something else."""
 BETTER = 0.98
 """Of the first network's median error on the camera left out: an adapted one must be below."""
+LOOKS = 2000
+"""Remembered at most: the pose network's features of one look are 0.4 MB."""
 SURE = 0.95
 """Of redrawn sets of moments, the share in which the adapted network must be better there."""
 
@@ -53,15 +55,15 @@ class Adapting:
     """Of `hourglass`: the checkpoint to begin from."""
     hold_out: str | None = None
     """The camera that has no say; by default the last by name of each take's cameras."""
-    steps: int = 600
+    steps: int = 300
     minutes: float | None = None
     """Stop learning after this long and judge what there is."""
     seed: int = 0
     moments: int = 120
-    """At most, over all takes; each costs C x 3 looks."""
-    more: int = 2
+    """At most, over all takes; fewer where there are so many cameras that `LOOKS` would be exceeded."""
+    more: int = 1
     """Looks beside the network's own, a little off, that are learned from."""
-    rate: float = 1e-3
+    rate: float = 1e-4
     stay: float = 0.3
     """Weight of the pull towards the first outputs."""
 
@@ -244,8 +246,10 @@ def adapt(path: Path, config: Adapting, console: Console | None = None) -> Path 
     console = console or Console(highlight=False, soft_wrap=True)
     takes, home = takes_of(path)
     pupil: Pupil = PUPILS["pose"]() if config.network == "pose" else PUPILS["hourglass"](config.weights)
-    each = max(1, config.moments // len(takes))
-    lessons = [lesson_of(moments_of(take, pupil, each, config.more, config.seed), pupil, config.hold_out) for take in takes]
+    lessons = []
+    for take in takes:
+        count = max(1, min(config.moments, LOOKS // (len(take.videos) * (1 + config.more))) // len(takes))
+        lessons.append(lesson_of(moments_of(take, pupil, count, config.more, config.seed), pupil, config.hold_out))
     views = sum(len(x.rows) for x in lessons)
     left = sorted({x.moments.cameras.names[x.out] for x in lessons})
     console.print(

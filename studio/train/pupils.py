@@ -91,7 +91,7 @@ class Pose:
     landmarks by at most 4 of their cells, 16 px of the crop, and only where one is at least 0.5 high.
     """
 
-    TAUGHT = (16, 26, 51, 69, 70, 95)
+    TAUGHT = (16, 26, 51, 70, 95)
     """Places of the operations that learn: the feature pyramid's ways in from five scales, and the maps' own layer."""
     REACH = 4
     """Cells."""
