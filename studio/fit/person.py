@@ -86,7 +86,7 @@ class FitConfig:
     """Whether masks tell of the shape too, where there are any: a network's estimate takes the place of the mean person."""
     volume: float = 0.0
     """How far the surface of a network's volume may lie from the body on key frames with masks, m (such as 0.03); 0: not asked."""
-    order: float = 0.0
+    order: float = 0.9
     """How sure a network must be which end of a limb is nearer, where one view alone sees it (probability, such as 0.9); 0: not asked."""
     dense: float = 0.0
     """How far off points of the skin that a network saw may lie together, m; 0 leaves them out."""
@@ -116,6 +116,8 @@ class Observed:
     """What a person said of `contact.POINTS` and `contact.HANDS`: 1 planted, 0 free, NaN nothing."""
     masks: tuple[Bool[Tensor, "T _ _"], ...] = ()
     """Of each camera, at any resolution; none where silhouettes are not wanted."""
+    others: tuple[Bool[Tensor, "T _ _"], ...] = ()
+    """Where masks show somebody else."""
     orders: tuple[Nearer, ...] = ()
     """What a person said of who is nearer."""
     sightings: Sightings | None = None
@@ -391,7 +393,7 @@ class Fitter:
         problem = problem if order is None else with_order(problem, order)
         flesh = self.flesh if self.flesh is not None and self.flesh.speaks(observed.masks) else None
         if flesh is not None:
-            problem = flesh.joined(problem, self.fleshed, observed.cameras, observed.masks, state.root)
+            problem = flesh.joined(problem, self.fleshed, observed.cameras, observed.masks, state.root, observed.others)
         problem = self.with_sightings(problem, observed, state.root)
         if held is not None or flesh is not None or self.sighted is not None:
             state = smooth(problem, state, smoothness, 5)
