@@ -29,6 +29,7 @@ from studio.train.pool import VIEWS, pool
 from studio.train.sampled import Sampled
 
 BATCH = 4
+"""People a step; half as many on the finest grid."""
 PRESETS: dict[str, tuple[int, int, int]] = {"small": (200, 100, 32), "full": (400, 400, FINE)}
 """People, steps, and cells along an edge of the grid."""
 HELD_OUT = tuple(range(9000, 9006))
@@ -139,9 +140,9 @@ def learned(network: Volume, data: Solids, loop: Loop, arm: Arm, size: int, stat
 
     def batches(step: int) -> dict[str, Any]:
         g = torch.Generator().manual_seed(loop.seed * 100_003 + step)
-        which = torch.randint(len(data), (BATCH,), generator=g)
-        some, grid = data.people[which], Grid(data.grid.centre[which], data.grid.R_grid_world[which])
         cells = size // 2 if size == FINE and step < COARSE * loop.steps else size
+        which = torch.randint(len(data), (BATCH if cells < FINE else BATCH // 2,), generator=g)
+        some, grid = data.people[which], Grid(data.grid.centre[which], data.grid.R_grid_world[which])
         views = torch.randperm(VIEWS, generator=g)[: (VIEWS, VIEWS, 2, 1)[step % 4]]
         flip = bool(torch.rand((), generator=g) < 0.5)
         masks, sight = some.masks.float() / 255, voxels.chosen(some.sight, views)
