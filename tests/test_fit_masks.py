@@ -37,15 +37,17 @@ def take(tmp_path_factory):
 def test_the_actors_mask_is_picked_and_nobodys_is_empty(take):
     painted(take, "c0", 20, (160, 90))
     who = torch.tensor([0, 1, -1, 0])
-    seen = masks_of(take, "c0", who, slice(3, 7))
+    seen, others = masks_of(take, "c0", who, slice(3, 7))
     columns = [m.any(0).nonzero()[:, 0].tolist() for m in seen]
     assert columns == [[12, 13, 14, 15], [156, 157, 158, 159], [], [24, 25, 26, 27]]
-    assert not masks_of(take, "c3", who, slice(3, 7)).any()  # the detector wrote none
+    columns = [m.any(0).nonzero()[:, 0].tolist() for m in others]
+    assert columns == [[156, 157, 158, 159], [16, 17, 18, 19], [], [156, 157, 158, 159]]
+    assert not any(m.any() for m in masks_of(take, "c3", who, slice(3, 7)))  # the detector wrote none
 
 
 def test_fine_masks_are_made_coarser_and_stay_in_place(take):
     painted(take, "c1", 20, (1280, 720))
-    seen = masks_of(take, "c1", torch.ones(4, dtype=torch.long), slice(0, 4))
+    seen, _ = masks_of(take, "c1", torch.ones(4, dtype=torch.long), slice(0, 4))
     assert seen.shape == (4, 180, FINEST)
     assert seen[0].any(0).nonzero()[:, 0].tolist() == [FINEST - 1]
 
@@ -54,7 +56,7 @@ def test_frames_between_a_cameras_own_have_the_nearer_ones_mask(take):
     painted(take, "c0", 20, (160, 90))
     Sync("c1", 30.0, {n: CameraClock(-2.3 / 30 if n == "c0" else 0.0) for n in NAMES}).save(take.folder / "sync.yaml")
     first = Tracks3D.load(take.tracks_file, slice(0, 1)).first_frame
-    seen = masks_of(take, "c0", torch.zeros(3, dtype=torch.long), slice(2, 5))
+    seen, _ = masks_of(take, "c0", torch.zeros(3, dtype=torch.long), slice(2, 5))
     (take.folder / "sync.yaml").unlink()
     began = [int(m.any(0).nonzero()[0, 0]) // 4 for m in seen]
     assert began == [round(t + first + 2.3) for t in (2, 3, 4)]
@@ -65,5 +67,8 @@ def test_a_stored_take_gives_masks_only_where_they_are_wanted(take):
     source = lambda masks: StoredTake(take.cameras(), footage(take, NAMES), take.tracks_file, 0, 20, masks=masks)  # noqa: E731
     assert source(None)[slice(0, 5)].masks == ()
     some = source(take)[slice(0, 5)]
+    assert (
+        len(some.others) == 4 and some.others[0].any() and not (some.others[0] & some.masks[0]).any() and some[1:3].others[0].shape[0] == 2
+    )
     assert len(some.masks) == 4 and some.masks[0].any() and not some.masks[2].any()
     assert source(take)[torch.tensor([1, 3])].masks == ()

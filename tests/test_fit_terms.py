@@ -103,8 +103,8 @@ def annealed(body, model, state, evidence, free, iterations=15, kernels=(12.0, 3
     return state
 
 
-def silhouettes(surface, cameras, masks):
-    seen = outlines.outlines(cameras, masks, CENTRE)
+def silhouettes(surface, cameras, masks, others=()):
+    seen = outlines.outlines(cameras, masks, CENTRE, others=others)
     return lambda kernel: lambda x, f: outlines.silhouette(x, surface.normals(x), seen[f], 0.023, kernel)
 
 
@@ -129,6 +129,24 @@ def test_furniture_before_the_body_and_a_wrong_mask_are_rejected(scene, masks):
     found = annealed(body, model, truth, silhouettes(surface, cameras, bad), FREE, kernels=(3.0,))
     clean = annealed(body, model, truth, silhouettes(surface, cameras, masks), FREE, kernels=(3.0,))
     assert error(body, found, truth) < error(body, clean, truth) + 8
+
+
+def test_who_stands_before_a_body_does_not_squeeze_it_into_what_is_seen_of_it(scene, masks):
+    body, surface, model, truth, cameras = scene
+    others = torch.zeros_like(masks)
+    for c in (0, 2, 3, 5):
+        columns = masks[c].flatten(0, 1).any(0).nonzero()
+        others[c, :, :, int(columns.float().mean()) : int(columns.max())] = True  # of four cameras each sees half of the body
+    after = lambda shown, others: error(  # noqa: E731
+        body, annealed(body, model, truth, silhouettes(surface, cameras, shown, others), FREE, kernels=(3.0,)), truth
+    )
+    clean, squeezed, told = after(masks, ()), after(masks & ~others, ()), after(masks & ~others, others)
+    assert told < clean + 6 < clean + 15 < squeezed
+    nobody = outlines.outlines(cameras, masks, CENTRE, others=torch.zeros_like(masks))
+    assert all(
+        torch.equal(getattr(nobody, f).nan_to_num(), getattr(outlines.outlines(cameras, masks, CENTRE), f).nan_to_num())
+        for f in ("field", "edge", "outward")
+    )
 
 
 def test_one_direction_of_the_silhouette_is_not_enough_for_size(scene, masks):

@@ -49,14 +49,20 @@ class Flesh:
         return bool(self.solid or self.floor or any(bool(m.any()) for m in masks))
 
     def joined(
-        self, problem: Problem, model: Model, cameras: Cameras, masks: Sequence[Bool[Tensor, "T _ _"]], centre: Float[Tensor, "T 3"]
+        self,
+        problem: Problem,
+        model: Model,
+        cameras: Cameras,
+        masks: Sequence[Bool[Tensor, "T _ _"]],
+        centre: Float[Tensor, "T 3"],
+        others: Sequence[Bool[Tensor, "T _ _"]] = (),
     ) -> Problem:
         """The problem with the surface's evidence; `model` has the surface's points after the problem's own.
 
-        `centre` is about where the body is (m).
+        `centre` is about where the body is (m); `others` are where somebody else is seen.
         """
         own, device = len(problem.model.skin), self.surface.vertices.device
-        seen = outlines.outlines(cameras, masks, centre.cpu()).to(device) if self.silhouette and masks else None
+        seen = outlines.outlines(cameras, masks, centre.cpu(), others=others).to(device) if self.silhouette and masks else None
 
         def evidence(points: Tensor, frames: slice | Tensor) -> Pull:
             pull = padded(problem.evidence(points[:, :own], frames), 0, len(self.surface))

@@ -25,20 +25,21 @@ def masks_folder(take: Take) -> Path:
     return take.folder / "masks"
 
 
-def masks_of(take: Take, camera: str, detection: Int[Tensor, "T"], frames: slice) -> Bool[Tensor, "T h w"]:
-    """Which pixels of a camera's masks are the person who is `detection` (-1 for nobody) in consecutive frames of the take.
+def masks_of(take: Take, camera: str, detection: Int[Tensor, "T"], frames: slice) -> tuple[Bool[Tensor, "T h w"], Bool[Tensor, "T h w"]]:
+    """Which pixels of a camera's masks are the person who is `detection` (-1 for nobody) in consecutive frames of the take; and which are
+    others, behind whom more of the person may be.
 
     A frame between two of the camera's own has the nearer one's. They show the whole image, no finer than `FINEST`; empty where the
     detector wrote none.
     """
     file = masks_folder(take) / f"{camera}.mkv"
     if not file.is_file():
-        return torch.zeros(len(detection), 2, 2, dtype=torch.bool)
+        return (torch.zeros(len(detection), 2, 2, dtype=torch.bool),) * 2
     own = own_rows(take, camera, frames)
     info = probe(file)
     coarser = -(-max(info.width, info.height) // FINEST)
     size = (-(-info.width // coarser), -(-info.height // coarser))
-    kept = np.zeros((len(detection), size[1], size[0]), bool)
+    kept, others = (np.zeros((len(detection), size[1], size[0]), bool) for _ in range(2))
     low, high = max(int(own.min()), 0), min(int(own.max()) + 1, info.frames)
     rows: dict[int, list[int]] = {}
     for t, number in enumerate(own.tolist()):
@@ -46,8 +47,10 @@ def masks_of(take: Take, camera: str, detection: Int[Tensor, "T"], frames: slice
             rows.setdefault(number, []).append(t)
     for number, image in images(file, low, high, gray=True) if low < high else ():
         for t in rows.get(number, ()):
-            kept[t] = cv2.resize((image == int(detection[t]) + 1).astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) > 127
-    return torch.from_numpy(kept)
+            own = image == int(detection[t]) + 1
+            kept[t] = cv2.resize(own.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) > 127
+            others[t] = cv2.resize(((image > 0) & ~own).astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) > 127
+    return torch.from_numpy(kept), torch.from_numpy(others)
 
 
 def own_rows(take: Take, camera: str, frames: slice) -> Int[Tensor, "T"]:

@@ -58,8 +58,16 @@ class Outlines:
         return Outlines(*(getattr(self, f).to(device) for f in self.__dataclass_fields__))
 
 
-def outlines(cameras: Cameras, masks: Sequence[Bool[Tensor, "T _ _"]], centre: Float[Tensor, "T 3"], count: int = 160) -> Outlines:
+def outlines(
+    cameras: Cameras,
+    masks: Sequence[Bool[Tensor, "T _ _"]],
+    centre: Float[Tensor, "T 3"],
+    count: int = 160,
+    others: Sequence[Bool[Tensor, "T _ _"]] = (),
+) -> Outlines:
     """From each camera's masks, of any resolution, that show the whole image; an empty mask says nothing of its frame.
+
+    Where `others` are (masks of the same resolutions) nothing is known: the body may go on behind them.
 
     `centre` is about where the body is (m).
     """
@@ -74,12 +82,13 @@ def outlines(cameras: Cameras, masks: Sequence[Bool[Tensor, "T _ _"]], centre: F
             mask = cv2.remap(masks[c][t].numpy().astype(np.float32), at[..., 0], at[..., 1], cv2.INTER_LINEAR) > 0.5
             if not (mask & known).any():
                 continue
+            free = known & ~_beside(others[c][t], at) if len(others) else known
             box = _around(mask)
             distance = _distance(mask[box])
             whole = np.full((h, w), MARGIN, np.float32)
             whole[box] = distance
-            field[c, t] = torch.from_numpy(np.where(known, whole, 0) * (cell * float(cameras.focal[c].mean())))
-            points, normals = _outline(mask[box], distance, known[box], count)
+            field[c, t] = torch.from_numpy(np.where(free, whole, 0) * (cell * float(cameras.focal[c].mean())))
+            points, normals = _outline(mask[box], distance, free[box], count)
             points = points + (box[1].start, box[0].start)
             edge[c, t, : len(points)] = torch.from_numpy(origin + cell * points).float()
             outward[c, t, : len(points)] = torch.from_numpy(normals).float()
@@ -112,6 +121,12 @@ def _grid(camera: Cameras, grid: tuple[int, int], mask: tuple[int, ...]) -> tupl
 def _known(at: np.ndarray, h: int, w: int) -> np.ndarray:
     inside = (at[..., 0] >= 0) & (at[..., 0] <= w - 1) & (at[..., 1] >= 0) & (at[..., 1] <= h - 1)
     return cv2.erode(np.pad(inside, 1).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=BORDER)[1:-1, 1:-1] > 0
+
+
+def _beside(others: Bool[Tensor, "h w"], at: np.ndarray) -> np.ndarray:
+    """Cells that show somebody else, or touch one that does."""
+    shown = cv2.remap(others.numpy().astype(np.float32), at[..., 0], at[..., 1], cv2.INTER_LINEAR) > 0.25
+    return cv2.dilate(shown.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=BORDER) > 0
 
 
 def _around(mask: np.ndarray) -> tuple[slice, slice]:

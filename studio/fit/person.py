@@ -116,12 +116,12 @@ class Observed:
     """What a person said of `contact.POINTS` and `contact.HANDS`: 1 planted, 0 free, NaN nothing."""
     masks: tuple[Bool[Tensor, "T _ _"], ...] = ()
     """Of each camera, at any resolution; none where silhouettes are not wanted."""
-    others: tuple[Bool[Tensor, "T _ _"], ...] = ()
-    """Where masks show somebody else."""
     orders: tuple[Nearer, ...] = ()
     """What a person said of who is nearer."""
     sightings: Sightings | None = None
     """Where a network saw points of the skin."""
+    others: tuple[Bool[Tensor, "T _ _"], ...] = ()
+    """Where masks show somebody else, behind whom more of the body may be."""
 
     def __len__(self) -> int:
         return len(self.points)
@@ -129,9 +129,9 @@ class Observed:
     def __getitem__(self, frames: slice | Tensor) -> Observed:
         standing = None if self.standing is None else self.standing[frames]
         cut = {"pixels": self.pixels[:, frames], "sigma": self.sigma[:, frames], "points": self.points[frames]}
-        masks, orders = tuple(m[frames] for m in self.masks), tuple(o[frames] for o in self.orders)
+        masks, orders, others = (tuple(m[frames] for m in each) for each in (self.masks, self.orders, self.others))
         sightings = None if self.sightings is None else self.sightings[frames]
-        return replace(self, **cut, standing=standing, masks=masks, orders=orders, sightings=sightings)
+        return replace(self, **cut, standing=standing, masks=masks, orders=orders, sightings=sightings, others=others)
 
     def coverage(self) -> Int[Tensor, "T"]:
         """How many keypoints have a 3D point in each frame."""

@@ -63,10 +63,11 @@ class StoredTake:
         standing, begin = self.edits.standing(first, len(points)), frames.start or 0
         span, who = slice(begin, begin + len(points)), tracks.detection[:, :, self.actor]
         orders = tuple(Nearer.at(self.cameras.index(c), a, b, f, len(points)) for c, a, b, f in self.edits.orders(first, len(points)))
-        masks = [] if self.masks is None else [masks_of(self.masks, c, who[i], span) for i, c in enumerate(self.cameras.names)]
+        seen_by = [] if self.masks is None else [masks_of(self.masks, c, who[i], span) for i, c in enumerate(self.cameras.names)]
+        masks, others = tuple(m for m, _ in seen_by), tuple(o for _, o in seen_by)
         named = (self.cameras, keypoints.keypoints, keypoints.network, keypoints.fps)
         seen_skin = None if self.skin is None else sightings(self.skin, self.cameras.names, self.actor, span)
-        return Observed(*named, pixels, sigma, points, standing, tuple(masks), orders, seen_skin)
+        return Observed(*named, pixels, sigma, points, standing, masks, orders, seen_skin, others)
 
     def coverage(self) -> Int[Tensor, "T"]:
         """How many keypoints have a 3D point in each frame."""
