@@ -10,11 +10,12 @@ from torch.nn import functional as F
 
 from rigs import rotation
 from studio.fit.volumes import cloud_of
+from studio.nets import checkpoint
 from studio.nets.shape import KEYPOINTS, Sight
-from studio.nets.volume import REACH, Grid, features, occupancy, projected
+from studio.nets.volume import REACH, Grid, Volume, features, occupancy, projected
 from studio.train import sampled, voxels
 from studio.train.loop import Loop
-from studio.train.volume import Solids, hull_row, learned, made
+from studio.train.volume import Solids, hull_row, learned, made, row
 from studio.train.volume_fits import fits, vertex_error
 
 CUBE = (2 * REACH) ** 3
@@ -134,3 +135,13 @@ def test_the_body_is_drawn_to_the_surface_of_a_volume():
     assert with_truth < 0.95 * alone
     elsewhere = replace(held.grid, centre=held.grid.centre + torch.tensor([0.08, 0.0, 0.0]))
     assert vertex_error(fits(people, held.truth(slice(None), 64), elsewhere, 2), bodies) > alone
+
+
+def test_the_shipped_network_tells_the_body_from_the_hull():
+    network = checkpoint.read("volume", Volume, "volume")[0]
+    people, bodies = voxels.others((9900,), 3, 4, 3, sampled.poses([950], 60))
+    held = Solids.of(people, bodies)
+    best = max(hull_row(held, 64, t)["IoU"] for t in (0.65, 0.8, 0.9))
+    right = row(network, held, 64)
+    assert right["IoU"] > best + 0.06
+    assert row(network, held, 64, spoilt="mirrored")["IoU"] < 0.8 * right["IoU"]
