@@ -116,7 +116,7 @@ def measured(
     for number in range(count):
         film = filmed(100 * seed + number, frames)
         ruler = Ruler.of(film)
-        table.add("", {"flow error px": torch.tensor(film.flow_error)})
+        table.add("estimated flow", {"flow error px": torch.tensor(film.flow_error)})
         for name, arm in ARMS.items():
             done = _run(film.shot, replace(arm, steps=steps), networks)
             table.add(f"adapted: {name}", ruler.of_pose(done.learned))
@@ -159,13 +159,14 @@ def evaluate(config: Evaluation) -> Report:
     begun = time.process_time()
     file = checkpoint.find(config.weights or "recovery")
     networks = checkpoint.read(file, Recovery, "recovery")[0]
+    count, frames = (1, QUICK) if config.quick else (SHOTS, FRAMES)
     runs = []
     for seed in config.seeds:
         kept = _kept(file, seed)
         if not config.quick and kept.is_file():
             runs.append(json.loads(kept.read_text()))
             continue
-        runs.append(measured(networks, seed, 1 if config.quick else SHOTS, QUICK if config.quick else FRAMES))
+        runs.append(measured(networks, seed, count, frames))
         if not config.quick:
             write_text(kept, json.dumps(runs[-1]))
     for seed in config.seeds:
@@ -174,8 +175,9 @@ def evaluate(config: Evaluation) -> Report:
     rows = medians(every)
     facts = {
         "seconds_cpu": round(time.process_time() - begun, 1),
-        "shots": SHOTS,
-        "frames": FRAMES,
+        "seeds": list(config.seeds),
+        "shots": count,
+        "frames": frames,
         "config": vars(CONFIG),
         "weights": checkpoint.read_card(file).sha256,
     }
