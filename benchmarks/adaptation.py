@@ -21,6 +21,7 @@ import torch
 
 from rigs import rotation
 from rigs.keypoints import COCO_WHOLEBODY
+from rigs.landmarks import landmark_skin
 from studio.freshness import write_text
 from studio.train.adapt import Adapting, Judged, Lesson, judged, lesson_of, takes_of, taught, turned
 from studio.train.moments import Moments, moments_of, points_of
@@ -110,17 +111,21 @@ def _spoiled(arm: str, moments: Moments) -> Moments:
 
 
 def _against_truth(pupil: Pupil, tail: Any, lessons: list[Lesson], known: list[tuple[Moments, Truth]]) -> dict[str, float]:
-    """Median distance to the exact keypoints, px: as such, and less what each landmark is off by in the middle of its take."""
-    absolute, relative = [], []
+    """On the camera left out, in moments kept back, median distances, px: to the exact anatomical keypoints; to where on the exact body the
+    fit takes this network's landmarks to lie; and to the latter less what each landmark is off by in the middle of its take."""
+    found: dict[str, list[torch.Tensor]] = {"to keypoints": [], "to landmarks on the body": [], "to these, scatter": []}
     for lesson, (moments, truth) in zip(lessons, known, strict=True):
         which = [COCO_WHOLEBODY.index(n) for n in pupil.keypoints]
-        exact = moments.cameras[lesson.out].project(truth.keypoints[moments.frame, 0][:, which].double())[0].float()
-        off = points_of(moments, pupil, tail)[lesson.out] - exact
-        off = torch.where(torch.isfinite(moments.sigma[lesson.out])[..., None], off, torch.nan)[lesson.late]
-        absolute.append(off.norm(dim=-1).flatten())
-        relative.append((off - off.nanmedian(0, keepdim=True).values).norm(dim=-1).flatten())
-    kept = "camera left out, moments kept back"
-    return {kept: float(torch.cat(absolute).nanmedian()), f"{kept}, scatter": float(torch.cat(relative).nanmedian())}
+        camera, late = moments.cameras[lesson.out], moments.frame[lesson.late]
+        posed = truth.body(0).shaped(torch.zeros(0)).posed(truth.rotation[late, 0], truth.translation[late, 0], truth.expression[late, 0])
+        own = posed.points(landmark_skin(truth.body(0), pupil.keypoints, "mediapipe")[0])
+        seen = points_of(moments, pupil, tail)[lesson.out, lesson.late]
+        seen = torch.where(torch.isfinite(moments.sigma[lesson.out, lesson.late])[..., None], seen, torch.nan)
+        offs = [seen - camera.project(x.double())[0].float() for x in (truth.keypoints[late, 0][:, which], own)]
+        offs.append(offs[1] - offs[1].nanmedian(0, keepdim=True).values)
+        for values, off in zip(found.values(), offs, strict=True):
+            values.append(off.norm(dim=-1).flatten())
+    return {k: float(torch.cat(v).nanmedian()) for k, v in found.items()}
 
 
 def _save(path: Path, runs: list[dict[str, Any]], options: argparse.Namespace, takes: int, cpu: float) -> None:
