@@ -123,12 +123,15 @@ def heat(keypoints: Float[Tensor, "B N K 3"]) -> Float[Tensor, "B N L 64 64"]:
 
 
 def hull(masks: Float[Tensor, "B N 64 64"], sight: Sight, grid: Grid, size: int = FINE) -> Float[Tensor, "B D D D"]:
-    """How far the emptiest of the views admits a cell, 0 to 1: above a threshold, the intersection of the masks. No learning."""
-    return 1 - _looked(1 - masks[:, :, None], sight, grid, size).amax(1)[:, 0]
+    """How far the emptiest of the views admits a cell, 0 to 1: above a threshold, the intersection of the masks. No learning.
+
+    A window holds the whole person, so what lies outside one is not the person's.
+    """
+    return _looked(masks[:, :, None], sight, grid, size).amin(1)[:, 0]
 
 
 def _looked(images: Float[Tensor, "B N C 64 64"], sight: Sight, grid: Grid, size: int) -> Float[Tensor, "B N C D D D"]:
-    """Images at the cells' places in each view; 0 where a cell lies outside the window, so that nothing is carved there."""
+    """Images at the cells' places in each view; 0 where a cell lies outside the window."""
     B, N, C = images.shape[:3]
     turn = sight.R_view_world @ grid.R_grid_world[:, None].mT
     middle = (sight.R_view_world @ (grid.centre[:, None] - sight.position)[..., None])[..., 0]

@@ -61,10 +61,11 @@ def gates(rows: Rows) -> tuple[Gate, ...]:
 
 
 def _quick(network: Volume) -> Rows:
-    held, perfect = held_out(77, HELD_OUT[:3]), held_out(77, HELD_OUT[:3], clean=True)
-    rows = {f"hull, perfect masks, {VIEWS} views": hull_row(perfect, FINE, 0.5)}
+    held = held_out(77, HELD_OUT[:3])
+    perfect = {n: held_out(77, HELD_OUT[:3], n, clean=True) for n in (4, 8, 16)}
+    rows = {f"hull, perfect masks, {n} views": hull_row(some, FINE, 0.5, n) for n, some in perfect.items()}
     rows["best hull, 4 views"] = hull_row(held, FINE, hull_threshold(held, FINE))
-    rows["shipped, 4 views"] = row(network, held, FINE)
+    rows |= {f"shipped, {n} view{'s' * (n > 1)}": row(network, held, FINE, tuple(range(n))) for n in (1, 2, 4)}
     rows["shipped, 4 views, mirrored"] = row(network, held, FINE, spoilt="mirrored")
     return rows
 
