@@ -9,6 +9,7 @@ from test_guide import DATA, K, walker
 from test_track import ring
 
 from studio.detect import DetectConfig, detect, guided
+from studio.detect import mediapipe as detectors
 from studio.detect.landmarks import Sight
 from studio.detect.mediapipe import Mediapipe
 from studio.detect.regions import Region
@@ -101,6 +102,28 @@ def test_what_is_fresh_is_not_seen_again_and_the_setting_counts(take):
     assert Stub.calls == before
     detect(take, DetectConfig(piece=12, workers=1, masks=False, guided=True))
     assert Stub.calls > before
+
+
+class Blind:
+    """Sees nobody."""
+
+    def __init__(self, **settings):
+        pass
+
+    def see(self, image):
+        return {}
+
+
+@pytest.mark.parametrize("in_step", [True, False])
+def test_another_calibration_makes_guided_detections_stale_and_no_others(take, monkeypatch, in_step):
+    monkeypatch.setitem(detectors.DETECTORS, "mediapipe", Blind)
+    config = DetectConfig(piece=25, workers=1, masks=False, guided=in_step)
+    written = [(detect(take, config) / f"{CAMERAS.names[0]}.safetensors").stat().st_mtime_ns]
+    for cameras in (CAMERAS, ring(4, 4.1)):
+        cameras.save(take.cameras_file)
+        written.append((detect(take, config) / f"{CAMERAS.names[0]}.safetensors").stat().st_mtime_ns)
+    assert written[1] == written[0]
+    assert (written[2] > written[1]) == in_step
 
 
 @real

@@ -49,7 +49,7 @@ class DetectConfig:
     """Frames between searches of the whole image for people who came in."""
     guided: bool = False
     """Cameras that are calibrated are seen in step, and what all of them saw just before tells each where to look (`mediapipe` only).
-    Another calibration does not make detections stale: a wrong one gives no hints, and views that disagree are seen as without."""
+    Another calibration makes such detections stale, and only such: what a view is told depends on where the cameras are."""
     regions: int = 1
     """Slightly different regions over which a body is averaged: less noise, proportionally more time."""
     piece: int = 500
@@ -118,6 +118,7 @@ def _pieces(take: Take, camera: str, config: DetectConfig, guided: bool) -> Iter
     files, network = ([], "mediapipe") if config.detector in BUILT_IN else _from_elsewhere(config.detector)
     adapted = _adapted(take, config)
     files = [*files, *([adapted, adapted.with_suffix(".yaml")] if adapted else [])]
+    files = [*files, *([plate] if plate else []), *([take.cameras_file] if guided else [])]
     template = Piece(
         camera=camera,
         video=take.videos[camera],
@@ -131,7 +132,7 @@ def _pieces(take: Take, camera: str, config: DetectConfig, guided: bool) -> Iter
         people=1 if config.detector in ("hands", "holistic") else config.people,
         reduction=config.mask_reduction if config.masks and config.detector != "hands" else 0,
         folder=take.folder / "parts" / "detect" / camera,
-        record=stamp([take.videos[camera], *files, *([plate] if plate else [])], {**facts, "frames": [first, last]}),
+        record=stamp([take.videos[camera], *files], {**facts, "frames": [first, last]}),
         plate=plate,
     )
     pace = float(take.probes[camera].fps) / min(float(i.fps) for i in take.probes.values()) if guided else 1.0
