@@ -57,7 +57,8 @@ class Meshes:
 
     def gap(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
         """Distance of points to the nearest surface."""
-        return self._scene.compute_distance(_Tensor(np.ascontiguousarray(points, np.float32)), nthreads=1).numpy()
+        distance = self._scene.compute_distance(_Tensor(np.ascontiguousarray(points, np.float32)), nthreads=1).numpy()
+        return distance.copy()  # what Open3D still owns when the process ends makes it complain, and exit with 1
 
     def inside(self, points: Float[np.ndarray, "*n 3"]) -> Bool[np.ndarray, "*n"]:
         """Whether points lie inside the meshes: rays from there leave through more surfaces than they enter, by two of three directions.
