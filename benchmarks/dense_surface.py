@@ -21,8 +21,10 @@ from calibration.triangulate import triangulate
 from rigs import makehuman
 from rigs.body import Body
 from rigs.rotation import log
+from studio.fit.config import FitConfig
 from studio.fit.dense import Sightings, skin_points
-from studio.fit.person import FitConfig, Observed, fit_actor
+from studio.fit.observed import Observed
+from studio.fit.person import fit_actor
 from studio.nets.hourglass import BODY
 from studio.nets.surface import Eye, Skin, sighted
 from studio.train.drawing import CLIPS, sample

@@ -24,7 +24,9 @@ from calibration.triangulate import triangulate
 from rigs import makehuman
 from rigs.keypoints import COCO_WHOLEBODY
 from rigs.rotation import log
-from studio.fit.person import FitConfig, Fitted, Observed, fit_actor
+from studio.fit.config import FitConfig
+from studio.fit.observed import Observed
+from studio.fit.person import Fitted, fit_actor
 from studio.train.pose_prior import learn
 from studio.virtual.anatomy import Performance
 from studio.virtual.motion import scripted

@@ -19,7 +19,7 @@ from rigs.catalogue import open_body
 from rigs.rotation import log
 from studio.clock import footage
 from studio.fit.causal import Causal, CausalConfig, Solved
-from studio.fit.person import Observed
+from studio.fit.observed import Observed
 from studio.fit.profile import known_shape
 from studio.take import Take
 from studio.track import TrackConfig, locate

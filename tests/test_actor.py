@@ -10,7 +10,8 @@ from test_fit_person import T, fitted, keypoints, scene
 
 from rigs import makehuman
 from studio.actor import Profile, profile_file
-from studio.fit.person import FitConfig, fit_actor
+from studio.fit.config import FitConfig
+from studio.fit.person import fit_actor
 from studio.take import Session, Take
 
 

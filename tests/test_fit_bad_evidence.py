@@ -8,7 +8,8 @@ from test_fit_person import T, keypoints, scene
 
 from rigs import makehuman
 from rigs.keypoints import COCO_WHOLEBODY, mirrored
-from studio.fit.person import FitConfig, fit_actor
+from studio.fit.config import FitConfig
+from studio.fit.person import fit_actor
 
 CONFIG = FitConfig(key_frames=16)
 ARM = [

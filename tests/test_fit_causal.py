@@ -14,8 +14,10 @@ from rigs.keypoints import COCO_WHOLEBODY
 from rigs.rotation import exp
 from studio.fit import contact
 from studio.fit.causal import Causal, CausalConfig, Solved
+from studio.fit.config import FitConfig
+from studio.fit.observed import Observed
 from studio.fit.past import Continued, condensed, eliminated
-from studio.fit.person import FitConfig, Fitter, Observed, fit_actor
+from studio.fit.person import Fitter, fit_actor
 from studio.fit.points import Model
 from studio.fit.priors import Smoothness
 from studio.fit.solve import objective, smooth

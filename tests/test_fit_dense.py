@@ -11,8 +11,10 @@ from test_fit_solver import ring
 from rigs import makehuman
 from rigs.keypoints import COCO_17, FEET
 from rigs.rotation import exp, log
+from studio.fit.config import FitConfig
 from studio.fit.dense import POINTS, Sightings, skin_points
-from studio.fit.person import FitConfig, Fitted, Observed, fit_actor
+from studio.fit.observed import Observed
+from studio.fit.person import Fitted, fit_actor
 
 NAMES = COCO_17 + FEET
 

@@ -12,7 +12,9 @@ from rigs import makehuman, rotation
 from rigs.anatomy import anatomy
 from rigs.keypoints import COCO_WHOLEBODY, GROUPS
 from studio.fit import contact
-from studio.fit.person import LOCKED, FitConfig, Observed, fit_actor, windows
+from studio.fit.config import FitConfig
+from studio.fit.observed import Observed
+from studio.fit.person import LOCKED, fit_actor, windows
 from studio.fit.points import Model
 from studio.fit.solve import settle
 from studio.fit.state import State

@@ -14,8 +14,10 @@ from rigs import makehuman, rotation
 from rigs.anatomy import anatomy
 from rigs.keypoints import COCO_WHOLEBODY
 from studio.fit import learned
+from studio.fit.config import FitConfig
 from studio.fit.limbs import Normal
-from studio.fit.person import FitConfig, Observed, fit_actor
+from studio.fit.observed import Observed
+from studio.fit.person import fit_actor
 from studio.fit.points import Model
 from studio.fit.priors import ExpressionPrior, JointPrior, Priors
 from studio.fit.state import State

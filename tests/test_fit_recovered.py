@@ -11,7 +11,8 @@ from rigs import makehuman
 from rigs.anatomy import anatomy
 from rigs.keypoints import COCO_WHOLEBODY
 from studio.fit import recovered
-from studio.fit.person import FitConfig, Fitter
+from studio.fit.config import FitConfig
+from studio.fit.person import Fitter
 from studio.fit.state import State
 from studio.nets.recovery import unlike
 from studio.nets.shape import JOINTS, KEYPOINTS, Sight

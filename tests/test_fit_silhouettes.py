@@ -8,7 +8,9 @@ from test_fit_person import scene
 
 from rigs import makehuman
 from studio.fit import silhouettes
-from studio.fit.person import FitConfig, Fitter, Observed
+from studio.fit.config import FitConfig
+from studio.fit.observed import Observed
+from studio.fit.person import Fitter
 from studio.fit.silhouettes import Likely, seen_at
 from studio.nets.shape import SIZE, WINDOW
 

@@ -4,7 +4,8 @@ import torch
 from test_fit_person import performed, scene
 
 from rigs import makehuman
-from studio.fit.person import FitConfig, Fitter
+from studio.fit.config import FitConfig
+from studio.fit.person import Fitter
 from studio.fit.points import Model
 from studio.fit.volumes import seen_at, volumes, with_volumes
 from studio.nets.shape import heading

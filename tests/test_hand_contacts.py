@@ -11,7 +11,9 @@ from test_fit_solver import ring
 from rigs import makehuman, rotation
 from rigs.keypoints import COCO_WHOLEBODY
 from studio.fit import contact
-from studio.fit.person import FitConfig, Observed, fit_actor
+from studio.fit.config import FitConfig
+from studio.fit.observed import Observed
+from studio.fit.person import fit_actor
 from studio.fit.points import Model
 from studio.fit.state import State
 from studio.virtual.actions import smooth

@@ -15,7 +15,9 @@ from rigs import makehuman, rotation
 from rigs.keypoints import COCO_WHOLEBODY, GROUPS, RIGHT_HAND
 from studio.detect.hands import Followed, Hands, named
 from studio.detect.landmarks import HandSight
-from studio.fit.person import FitConfig, Observed, fit_actor
+from studio.fit.config import FitConfig
+from studio.fit.observed import Observed
+from studio.fit.person import fit_actor
 from studio.fit.points import Model
 from studio.fit.seat import elbow, seated
 from studio.fit.state import State

@@ -18,8 +18,10 @@ from studio.actor import profile_file
 from studio.clock import footage
 from studio.edits import Edits, plain
 from studio.fit.again import recipe, solved_again, spliced, touched
+from studio.fit.config import FitConfig
 from studio.fit.masks import masks_folder
-from studio.fit.person import FitConfig, Fitted, Fitter, Observed, fit_actor
+from studio.fit.observed import Observed
+from studio.fit.person import Fitted, Fitter, fit_actor
 from studio.fit.profile import known_shape, learn_profile
 from studio.fit.skin import see_skin
 from studio.fit.stored_take import StoredTake

@@ -12,8 +12,10 @@ import studio
 from rigs.rotation import exp
 from studio.clock import FILE as SYNC_FILE
 from studio.edits import Edits, changed, remembered
+from studio.fit.config import FitConfig
 from studio.fit.masks import masks_folder
-from studio.fit.person import FitConfig, Fitted, Fitter, Source, one_thread
+from studio.fit.observed import Source
+from studio.fit.person import Fitted, Fitter, one_thread
 from studio.fit.state import State
 from studio.freshness import stamp
 from studio.take import Take

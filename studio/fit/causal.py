@@ -17,8 +17,10 @@ from torch import Tensor
 
 from rigs.body import Body
 from studio.fit import contact, lanes, pulls
+from studio.fit.config import FitConfig
+from studio.fit.observed import Observed
 from studio.fit.past import Continued, Past, condensed, eliminated
-from studio.fit.person import FitConfig, Fitter, Observed, one_thread
+from studio.fit.person import Fitter, one_thread
 from studio.fit.solve import Problem, smooth
 from studio.fit.state import State, time_last
 

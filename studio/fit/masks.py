@@ -34,7 +34,8 @@ def masks_of(take: Take, camera: str, detection: Int[Tensor, "T"], frames: slice
     """
     file = masks_folder(take) / f"{camera}.mkv"
     if not file.is_file():
-        return (torch.zeros(len(detection), 2, 2, dtype=torch.bool),) * 2
+        nothing = torch.zeros(len(detection), 2, 2, dtype=torch.bool)
+        return nothing, nothing
     own = own_rows(take, camera, frames)
     info = probe(file)
     coarser = -(-max(info.width, info.height) // FINEST)

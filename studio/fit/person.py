@@ -12,21 +12,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from calibration.cameras import Cameras
 from rigs.anatomy import Anatomy, anatomy
 from rigs.body import Body, Skin
 from rigs.landmarks import landmark_skin
 from studio.fit import contact, initial, learned, pulls, recovered, shot
 from studio.fit.bursts import Bursts, parts
-from studio.fit.dense import Sightings
+from studio.fit.config import FitConfig
 from studio.fit.flesh import Flesh
-from studio.fit.mirrored import Nearer, opinions, order_of, turned_back, with_order
+from studio.fit.mirrored import opinions, order_of, turned_back, with_order
+from studio.fit.observed import Observed, Source
 from studio.fit.order import Order
 from studio.fit.points import Model
 from studio.fit.priors import ExpressionPrior, JointPrior, Priors, Smoothness
@@ -43,109 +42,6 @@ FAST = {"Arm": 1.5, "ForeArm": 2.0, "Hand": 2.5, "Leg": 1.5, "UpLeg": 1.2}
 
 UNLIKE = 0.002
 """How far the joints of a person lie from those of the most similar body that the model can be, per axis, m."""
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """Strengths are standard deviations in physical units."""
-
-    device: str = "auto"
-    """`auto`, `cpu` or `cuda`."""
-    kernel: float = 3.0
-    """Residuals beyond this many standard deviations lose their say."""
-    root_acceleration: float = 4.0
-    """m/s^2."""
-    joint_acceleration: float = 12.0
-    """rad/s^2 of trunk joints; limbs and hands are livelier."""
-    expression_acceleration: float = 40.0
-    """1/s^2."""
-    contact: float = 0.003
-    """How far a planted foot may move, m; 0 switches contacts off."""
-    silhouette: float = 0.06
-    """How far the outline of a mask may lie from the body's, m: clothes and hair are not the body's; 0 leaves masks out."""
-    solid: float = 0.0
-    """How deep limbs may sink into each other, m; 0: they may."""
-    floor: float = 0.0
-    """How deep the body may sink below z = 0, m; 0: there is no floor."""
-    poses: float = 0.2
-    """How far the joints of a limb may lie off poses that people are known to take, rad; 0 leaves these out."""
-    synergies: float = 0.12
-    """How far fingers may lie off what the fingers of a hand do together, rad; 0 leaves it out."""
-    pose_time: float = 0.3
-    """How long a pose is held, s: what is known of poses and fingers counts once in this time."""
-    bursts: float = 150.0
-    """rad/s^2 of trunk joints, limbs likewise livelier: what one may assume of a part of the body that strikes, and less than usual of one
-    that is held still; 0 keeps the same for all frames."""
-    pose_file: str = ""
-    """What `studio train pose_prior` wrote; the package's own where empty."""
-    recover: bool = False
-    """Whether a network guesses poses of frames where triangulated points tell too little; taken where they reproject better."""
-    adapt: bool = False
-    """With `recover`: whether the network first learns each stretch that one camera alone saw (some seconds of work each)."""
-    mask_shape: bool = False
-    """Whether masks tell of the shape too, where there are any: a network's estimate takes the place of the mean person."""
-    volume: float = 0.0
-    """How far the surface of a network's volume may lie from the body on key frames with masks, m (such as 0.03); 0: not asked."""
-    order: float = 0.9
-    """How sure a network must be which end of a limb is nearer, where one view alone sees it (probability, such as 0.9); 0: not asked."""
-    dense: float = 0.0
-    """How far off points of the skin that a network saw may lie together, m; 0 leaves them out."""
-    key_frames: int = 48
-    """Frames on which the shape is solved."""
-    window: int = 256
-    """Frames solved together; longer takes are cut into overlapping windows."""
-    halo: int = 24
-    """Overlap of windows, frames."""
-    workers: int = 0
-    """Windows solved at the same time on a CPU, one thread each; 0 for one a processor."""
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What one actor's fit is made from."""
-
-    cameras: Cameras
-    keypoints: tuple[str, ...]
-    network: str
-    fps: float
-    pixels: Float[Tensor, "C T K 2"]
-    sigma: Float[Tensor, "C T K"]
-    points: Float[Tensor, "T K 3"]
-    """Triangulated, NaN where unknown."""
-    standing: Float[Tensor, "T 8"] | None = None
-    """What a person said of `contact.POINTS` and `contact.HANDS`: 1 planted, 0 free, NaN nothing."""
-    masks: tuple[Bool[Tensor, "T _ _"], ...] = ()
-    """Of each camera, at any resolution; none where silhouettes are not wanted."""
-    orders: tuple[Nearer, ...] = ()
-    """What a person said of who is nearer."""
-    sightings: Sightings | None = None
-    """Where a network saw points of the skin."""
-    others: tuple[Bool[Tensor, "T _ _"], ...] = ()
-    """Where masks show somebody else, behind whom more of the body may be."""
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def __getitem__(self, frames: slice | Tensor) -> Observed:
-        standing = None if self.standing is None else self.standing[frames]
-        cut = {"pixels": self.pixels[:, frames], "sigma": self.sigma[:, frames], "points": self.points[frames]}
-        masks, orders, others = (tuple(m[frames] for m in each) for each in (self.masks, self.orders, self.others))
-        sightings = None if self.sightings is None else self.sightings[frames]
-        return replace(self, **cut, standing=standing, masks=masks, orders=orders, sightings=sightings, others=others)
-
-    def coverage(self) -> Int[Tensor, "T"]:
-        """How many keypoints have a 3D point in each frame."""
-        return torch.isfinite(self.points).all(-1).sum(1)
-
-
-class Source(Protocol):
-    """Observations that may lie on disk: only what is asked for is in memory."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, frames: slice | Tensor) -> Observed: ...
-    def coverage(self) -> Int[Tensor, "T"]:
-        """How many keypoints have a 3D point in each frame."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from rigs.body import Body
 from rigs.catalogue import open_body
 from studio.actor import Profile, profile_file
 from studio.clock import footage
+from studio.fit.config import FitConfig
 from studio.fit.masks import masks_folder
-from studio.fit.person import FitConfig, Fitter, one_thread
+from studio.fit.person import Fitter, one_thread
 from studio.fit.stored_take import StoredTake
 from studio.take import Take
 from studio.values import Tracks3D

@@ -25,7 +25,7 @@ from studio.nets import recovery as network
 from studio.nets.shape import JOINTS, KEYPOINTS, SIZE, Sight
 
 if TYPE_CHECKING:
-    from studio.fit.person import Observed
+    from studio.fit.observed import Observed
 
 HIPS = ("left_hip", "right_hip")
 LEAST = 8

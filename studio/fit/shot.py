@@ -28,7 +28,7 @@ from studio.nets.recovery import Recovery
 from studio.nets.shape import JOINTS, KEYPOINTS, SIZE, Sight, crop
 
 if TYPE_CHECKING:
-    from studio.fit.person import Observed
+    from studio.fit.observed import Observed
 
 FAR = 0.15
 """A keypoint that was held back counts as at most so far off, m at the body's distance."""

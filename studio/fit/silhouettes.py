@@ -15,7 +15,7 @@ from studio.nets import shape as network
 from studio.nets.shape import Sight, crop, heading
 
 if TYPE_CHECKING:
-    from studio.fit.person import Observed, Source
+    from studio.fit.observed import Observed, Source
 
 MOMENTS = 10
 """Frames that are looked at, each from all cameras."""

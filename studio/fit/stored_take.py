@@ -14,7 +14,7 @@ from studio.edits import Edits
 from studio.fit.dense import Sightings
 from studio.fit.masks import masks_of
 from studio.fit.mirrored import Nearer
-from studio.fit.person import Observed
+from studio.fit.observed import Observed
 from studio.fit.skin import sightings
 from studio.take import Take
 from studio.values import Footage, Tracks3D

@@ -23,7 +23,7 @@ from studio.nets.shape import Sight, crop, heading
 from studio.nets.volume import REACH, Grid
 
 if TYPE_CHECKING:
-    from studio.fit.person import Observed
+    from studio.fit.observed import Observed
 
 COUNT = 1500
 """Points of a frame's cloud."""

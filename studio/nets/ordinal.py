@@ -38,6 +38,9 @@ class Residual(nn.Module):
 class Depth(nn.Module):
     """2D keypoints to a distribution over depth for each."""
 
+    centres: Tensor
+    spread: Tensor
+
     def __init__(self, width: int = 320) -> None:
         super().__init__()
         K = len(KEYPOINTS)

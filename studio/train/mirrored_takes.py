@@ -15,8 +15,10 @@ from torch import Tensor
 from calibration.triangulate import triangulate
 from rigs import makehuman
 from rigs.keypoints import COCO_WHOLEBODY
+from studio.fit.config import FitConfig
 from studio.fit.mirrored import LIMBS, Nearer
-from studio.fit.person import FitConfig, Fitter, Observed
+from studio.fit.observed import Observed
+from studio.fit.person import Fitter
 from studio.train.poses import TRAINED, clips
 from studio.virtual.rig import ring
 
