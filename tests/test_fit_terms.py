@@ -268,6 +268,16 @@ def test_ordinal_depth_turns_a_mirrored_forearm_back(scene):
     assert bool((wrong[fair] > 0.8 * before[fair]).all())
 
 
+def test_a_surface_without_a_rim_is_drawn_by_no_outline(scene, masks):
+    body, surface, model, truth, cameras = scene
+    points = model.place(truth, torch.zeros(0)).points
+    towards = torch.nn.functional.normalize(cameras.position[0].float() - points, dim=-1)  # every normal looks into the first camera
+    seen = outlines.outlines(cameras[[0]], masks[:1], CENTRE)
+    inside = outlines.silhouette(points, towards, seen, 0.02, 6.0)
+    whole = outlines.silhouette(points, surface.normals(points), seen, 0.02, 6.0)
+    assert bool(torch.isfinite(inside.gradient).all()) and int((inside.gradient != 0).sum()) < int((whole.gradient != 0).sum())
+
+
 def test_an_arm_does_not_stay_inside_the_trunk(scene):
     body, surface, model, truth, _ = scene
     state = replace(truth, R=truth.R.clone())

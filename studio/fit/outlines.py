@@ -209,13 +209,16 @@ def _outward(
     edge, outward = seen.edge[c], seen.outward[c]
     known = torch.isfinite(edge[..., 0])
     at = torch.where(known[..., None], edge, 0)
+    most = max(1, int(grazing.sum(1).max()))  # few points are on the rim
+    rim = grazing.byte().sort(dim=1, descending=True, stable=True).indices[:, :most]
+    among = lambda x: x.gather(1, rim.view(*rim.shape, *(1,) * (x.ndim - 2)).expand(*rim.shape, *x.shape[2:]))  # noqa: E731
+    places, ways, there = among(plane), among(facing), among(grazing)
     which, found = [], []
-    for t in range(0, len(points), 16):  # bounds memory: outline times surface
+    for t in range(0, len(points), 16):  # bounds memory: outline times rim
         f = slice(t, t + 16)
-        distance = torch.cdist(at[f], plane[f])
-        fits = grazing[f, None] & (outward[f] @ facing[f].mT > 0.5)
-        best = torch.where(fits, distance, torch.inf).min(-1)
-        which.append(best.indices)
+        fits = there[f, None] & (outward[f] @ ways[f].mT > 0.5)
+        best = torch.where(fits, torch.cdist(at[f], places[f]), torch.inf).min(-1)
+        which.append(rim[f].gather(1, best.indices))
         found.append(torch.isfinite(best.values))
     onto, found = torch.cat(which), torch.cat(found) & known
     pick = lambda x: x.gather(1, onto.view(*onto.shape, *(1,) * (x.ndim - 2)).expand(*onto.shape, *x.shape[2:]))  # noqa: E731
