@@ -269,7 +269,7 @@ def test_ordinal_depth_turns_a_mirrored_forearm_back(scene):
 
 
 def test_a_surface_without_a_rim_is_drawn_by_no_outline(scene, masks):
-    body, surface, model, truth, cameras = scene
+    _, surface, model, truth, cameras = scene
     points = model.place(truth, torch.zeros(0)).points
     towards = torch.nn.functional.normalize(cameras.position[0].float() - points, dim=-1)  # every normal looks into the first camera
     seen = outlines.outlines(cameras[[0]], masks[:1], CENTRE)
