@@ -136,8 +136,8 @@ def _together(people: list[Person]) -> Int[Array, "n n"]:
     """In how many frames two views each saw both."""
     placed = [np.asarray(p.frames)[(np.stack(p.detections) >= 0).sum(1) >= 2] for p in people]
     who = np.repeat(np.arange(len(people)), [len(frames) for frames in placed])
-    seen = csr_array((np.ones(len(who), int), (who, np.concatenate(placed))))
-    seen.resize((len(people), seen.shape[1]))
+    when = np.concatenate(placed)
+    seen = csr_array((np.ones(len(who), int), (who, when)), shape=(len(people), int(when.max(initial=0)) + 1))
     return (seen @ seen.T).toarray()
 
 

@@ -57,7 +57,7 @@ def evaluate(take: Take, truth: Path) -> dict[str, Row]:
             rows |= {f"{lead}skate of planted feet a frame": skate} if skate["found"] else {}
         seen = tracks.points[:, tracks.actors.index(actor)][:, [tracks.keypoints.index(n) for n in LIMBS]]
         rows[f"{lead}limb keypoints, triangulated only"] = compared(seen, right, exact.fps)
-    take.note("truth", against_truth=rows)
+    take.note("truth", against_truth={name: {k: None if isnan(v) else v for k, v in row.items()} for name, row in rows.items()})
     return rows
 
 

@@ -1,5 +1,8 @@
 """Errors against the truth: offsets put in by hand come out as millimetres and m/s²."""
 
+from dataclasses import replace
+from math import isnan
+
 import pytest
 import torch
 from small_footage import film, rig
@@ -75,6 +78,18 @@ def test_a_known_offset_a_known_acceleration_and_a_known_gap_are_measured(tmp_pa
         assert raw["found"] == pytest.approx((T - 1) / T)
         assert raw["error_mm"] > 1000 * (0.02**2 + 0.03**2) ** 0.5 - 0.1
     assert take.notes()["truth"]["numbers"]["against_truth"] == rows
+
+
+def test_what_has_no_acceleration_can_be_noted(tmp_path):
+    """A standing foot's skate has none, and notes hold no NaN."""
+    standing = motion("Ann", [0.0, 0.0, 0.9])
+    points = torch.zeros(T, 1, len(COCO_WHOLEBODY), 3)
+    take = write(tmp_path, posed_of(standing).joints[:, None], points, [standing], points)
+    exact = Truth.load(tmp_path / "truth.safetensors")
+    replace(exact, contacts=torch.ones_like(exact.contacts)).save(tmp_path / "truth.safetensors")
+    rows = evaluate(take, tmp_path / "truth.safetensors")
+    noted = take.notes()["truth"]["numbers"]["against_truth"]["skate of planted feet a frame"]
+    assert isnan(rows["skate of planted feet a frame"]["acceleration"]) and noted["acceleration"] is None
 
 
 def test_only_feet_that_truly_stand_can_skate():
