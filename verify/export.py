@@ -35,8 +35,9 @@ from studio.values import Motion  # noqa: E402
 LIMITS = {"joints": 0.01, "mesh": 0.01, "rest": 0.001}
 """mm."""
 BVH_JOINTS = 0.05
-GLB_REST = 0.002
-"""Blender works out where turned joints of a glTF rest in single precision, one after the other along the chain."""
+GLB_BIND = 0.002
+"""Where Blender, asked nothing, puts a glTF's joints at rest: worked out from where the skin is bound, in single precision, one joint after
+the other. The rest pose that the file's nodes say has the limit of all."""
 ENDINGS = {"bvh": "bvh", "glb": "glb", "usd": "usdc"}
 """Reader -> ending; all others read FBX."""
 LONG = 5000
@@ -88,7 +89,8 @@ def _actor(case: Case, motion: Motion, shown: Character, bones: bool, reference:
     rest = shown.rest if shown.rebound or bones else shown.bind
     vertices = _skinned(shown, bound, frames) if case.rebound else truth(case.body, few).vertices().numpy()
     np.savez(
-        reference, joints=_joints(case.body, motion), rest=z_up(rest)[extra:], mesh=vertices, bound=z_up(bound.points)
+        reference, joints=_joints(case.body, motion), rest=z_up(rest)[extra:], nodes=z_up(shown.rest)[extra:], mesh=vertices,
+        bound=z_up(bound.points),
     )  # fmt: skip
     return {"name": motion.actor, "joints": list(case.body.skeleton.names), "reference": str(reference), "mesh_frames": frames}
 
@@ -122,7 +124,7 @@ def wrong(job: dict[str, Any], found: dict[str, Any]) -> list[str]:
     if "failed" in found:
         return [found["failed"]]
     reader = job["importer"]
-    limits = LIMITS | {"bvh": {"joints": BVH_JOINTS}, "glb": {"rest": GLB_REST}}.get(reader, {})
+    limits = LIMITS | {"bvh": {"joints": BVH_JOINTS}, "glb": {"bind": GLB_BIND}}.get(reader, {})
     off = [f"{key} {found[key]:.4f} mm" for key, limit in limits.items() if found.get(key, 0.0) > limit]
     if found["compared"] != job["frames"]:
         off.append(f"{found['compared']} of {job['frames']} frames")
@@ -225,6 +227,7 @@ def judged(job: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     if job["control"]:
         off = [] if any("joints" in word for word in off) else ["the comparison did not notice"]
     numbers = {key: round(found[key], 6) if key in found else None for key in LIMITS}
+    numbers |= {"bind": round(found["bind"], 6)} if "bind" in found else {}
     return {**numbers, "frames": found.get("compared", 0), "program": found.get("program", ""), "said": "; ".join(off) or "ok"}
 
 
@@ -249,7 +252,7 @@ def saved(path: Path | None, table: dict[str, dict[str, Any]], done: bool) -> No
     """The table as JSON, one file a line; never by halves."""
     if path is None:
         return
-    limits = LIMITS | {"joints in BVH": BVH_JOINTS, "rest in GLB": GLB_REST}
+    limits = LIMITS | {"joints in BVH": BVH_JOINTS, "bind in GLB": GLB_BIND}
     rows = ",\n".join(f"  {json.dumps(title, ensure_ascii=False)}: {json.dumps(row)}" for title, row in table.items())
     temporary = path.with_name(path.name + ".partial")
     temporary.write_text(
