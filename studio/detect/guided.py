@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from studio.detect.landmarks import BODY, SIDES, FaceSight, HandSight, Sight, whole_body
-from studio.detect.mediapipe import Mediapipe, Person, Pyramid, _credible, _same
+from rigs.keypoints import mirrored
+from studio.detect.landmarks import BODY, SIDES, HandSight, Sight
+from studio.detect.mediapipe import Mediapipe, Person, Pyramid, credible, same_person
 from studio.detect.networks import PoseSight
-from studio.detect.parts import ARM, PRESENT, SMALLEST, SURE, face_of, hands_of, next_regions
+from studio.detect.parts import ARM, PRESENT, SMALLEST, SURE, hands_of, is_known
 from studio.detect.regions import Array, Region, around_body, around_hand, halvings
 from studio.guide import LIMBS, Hint, K
 
 LOOKED = list(BODY.values())
+MIRRORED = [LOOKED[i] for i in mirrored(tuple(BODY))]
 EXPECTED = [K[name] for name in BODY]
-"""The same points among the pose landmarks and among a hint's keypoints."""
+"""The same points among the pose landmarks, there with left and right exchanged, and among a hint's keypoints."""
 APART, OFF = 0.25, 0.08
 """m: how far a body's limbs, and a hand's points, may lie from where they are expected."""
 DOUBT = 0.4
@@ -54,11 +56,7 @@ class Guided(Mediapipe):
         self._hints = self._met(pyramid, hints)
         if not self._persons or self._due:
             self._search(pyramid)
-        self._frame += 1
-        if not self._persons:
-            return self._lone_hands(pyramid)
-        self._lone = {}
-        return {slot: self._whole(pyramid, person) for slot, person in self._persons.items()}
+        return self._sights(pyramid)
 
     @property
     def _due(self) -> bool:
@@ -92,27 +90,14 @@ class Guided(Mediapipe):
         if body.presence < PRESENT or _off(body, hint) > APART * hint.scale:
             return None
         (body,) = self._bodies(pyramid, [around_body(*body.anchors)], [(None, others)])  # the landmarks' own region is better
-        fits = _credible(body, pyramid[0].shape) and _off(body, hint) < APART * hint.scale
-        return body if fits and not any(_same(body, other.body) for other in self._persons.values()) else None
+        fits = credible(body, pyramid[0].shape) and _off(body, hint) < APART * hint.scale
+        return body if fits and not any(same_person(body, other.body) for other in self._persons.values()) else None
 
-    def _whole(self, pyramid: Pyramid, person: Person) -> Sight:
-        """Everything of one person; remembers where to look next."""
+    def _hands(self, pyramid: Pyramid, person: Person) -> dict[str, HandSight]:
         hint = next((h for slot, h in self._hints.items() if self._persons.get(slot) is person), None)
-        if hint is None:
-            return super()._whole(pyramid, person)
-        body = person.body
-        hands = self._hands(pyramid, person, hint)
-        face = face_of(self._networks, pyramid, body, person.face)
-        return self._sight(pyramid, person, hands, face)
+        return super()._hands(pyramid, person) if hint is None else self._expected_hands(pyramid, person, hint)
 
-    def _sight(self, pyramid: Pyramid, person: Person, hands: dict[str, HandSight], face: FaceSight | None) -> Sight:
-        body = person.body
-        person.hands, person.face = next_regions(hands, face)
-        height, width = pyramid[0].shape[:2]
-        mask = body.outline(width, height, self._reduction) if self._reduction else None
-        return whole_body(body.points, body.visibility, body.world, body.region.size, hands, face, (width, height), mask)
-
-    def _hands(self, pyramid: Pyramid, person: Person, hint: Hint) -> dict[str, HandSight]:
+    def _expected_hands(self, pyramid: Pyramid, person: Person, hint: Hint) -> dict[str, HandSight]:
         """The hands, each where the 3D state puts that of this arm; now and then, or where it puts none, as without a hint."""
         crossed, thorough = _crossed(person.body, hint), (self._frame + self._phase) % AGAIN == 0
         wanted = {side: OTHER[side] if crossed else side for side in SIDES}
@@ -133,7 +118,7 @@ class Guided(Mediapipe):
                 others = [hand for s, hand in found.items() if s != side]
                 points = hint.hand(wanted[side])
                 better = side not in found or _worth(more[side], points, hint.scale) > _worth(found[side], points, hint.scale)
-                if better and not _taken(more[side], others):
+                if better and not is_known(more[side], others):
                     found[side] = more[side]
         return {s: found[s] for s in SIDES if s in found}
 
@@ -179,7 +164,7 @@ def body_region(hint: Hint) -> Region | None:
 
 def _off(body: PoseSight, hint: Hint) -> float:
     """px: median distance of a body's limbs from where they are expected, whichever side it calls left; infinite where none is known."""
-    return min(_gaps(body.points, hint.pixels, LOOKED), _gaps(body.points, hint.pixels, _MIRRORED))
+    return min(_gaps(body.points, hint.pixels, LOOKED), _gaps(body.points, hint.pixels, MIRRORED))
 
 
 def _gaps(points: Array, expected: Array, order: list[int]) -> float:
@@ -199,11 +184,3 @@ def _crossed(body: PoseSight, hint: Hint) -> bool:
         ]
         gaps.append(float(np.sum(apart)))
     return bool(gaps[1] < 0.6 * gaps[0] and gaps[0] > 0.2 * hint.scale)
-
-
-def _taken(hand: HandSight, found: Sequence[HandSight]) -> bool:
-    """Whether it is one that was found already."""
-    return any(np.linalg.norm(hand.points - o.points, axis=1).mean() < 0.2 * o.size for o in found)
-
-
-_MIRRORED = [BODY[n.replace("left_", "@").replace("right_", "left_").replace("@", "right_")] for n in BODY]

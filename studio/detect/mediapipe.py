@@ -94,6 +94,10 @@ class Mediapipe:
             if len(self._persons) >= self._sought:
                 self._missed = 0
         self._missed = max(self._missed - 1, 0)
+        return self._sights(pyramid)
+
+    def _sights(self, pyramid: Pyramid) -> dict[int, Sight]:
+        """Everything of everybody who is followed, else hands alone; the frame is done then."""
         self._frame += 1
         if not self._persons:
             return self._lone_hands(pyramid)
@@ -117,7 +121,7 @@ class Mediapipe:
             person.seen(body)
         kept: dict[int, Person] = {}
         for slot, person in sorted(self._persons.items(), key=lambda item: -_surety(item[1].body)):
-            if _credible(person.body, pyramid[0].shape) and not any(_same(person.body, other.body) for other in kept.values()):
+            if credible(person.body, pyramid[0].shape) and not any(same_person(person.body, other.body) for other in kept.values()):
                 kept[slot] = person
         self._persons = {slot: kept[slot] for slot in sorted(kept)}
 
@@ -137,7 +141,7 @@ class Mediapipe:
                 body = self._networks.pose(pyramid, around_body(*body.anchors), others)
             if body.presence >= PRESENT:  # the last look starts from the landmarks' own, better region
                 (body,) = self._bodies(pyramid, [around_body(*body.anchors)], [(None, others)])
-            known = any(_same(body, person.body) for person in self._persons.values())
+            known = any(same_person(body, person.body) for person in self._persons.values())
             if known or not self._is_new(pyramid, body, others):
                 continue
             slot = self._free_slot(body.region.size)
@@ -166,7 +170,7 @@ class Mediapipe:
         An arm alone makes the network imagine a body to it, another one at every look: who is there is there at a second look, too.
         """
         shape = pyramid[0].shape
-        if not _credible(body, shape):
+        if not credible(body, shape):
             return False
         if _clear([body], shape):
             again = self._networks.pose(pyramid, _varied(around_body(*body.anchors), 2)[1], others)
@@ -198,12 +202,16 @@ class Mediapipe:
     def _whole(self, pyramid: Pyramid, person: Person) -> Sight:
         """Everything of one person; remembers where to look next."""
         body = person.body
-        hands = hands_of(self._networks, pyramid, body, person.hands, self._frame % 4 == 0)
+        hands = self._hands(pyramid, person)
         face = face_of(self._networks, pyramid, body, person.face)
         person.hands, person.face = next_regions(hands, face)
         height, width = pyramid[0].shape[:2]
         mask = body.outline(width, height, self._reduction) if self._reduction else None
         return whole_body(body.points, body.visibility, body.world, body.region.size, hands, face, (width, height), mask)
+
+    def _hands(self, pyramid: Pyramid, person: Person) -> dict[str, HandSight]:
+        """His hands, by side."""
+        return hands_of(self._networks, pyramid, person.body, person.hands, self._frame % 4 == 0)
 
 
 def _candidates(networks: Networks, pyramid: Pyramid, least: float = 48) -> list[Region]:
@@ -248,7 +256,7 @@ def _near(a: Region, b: Region) -> bool:
     return math.hypot(a.x - b.x, a.y - b.y) < 0.15 * large and large < 2 * small
 
 
-def _same(a: PoseSight, b: PoseSight) -> bool:
+def same_person(a: PoseSight, b: PoseSight) -> bool:
     """Whether two sights are of one person: the limbs coincide."""
     gap = np.linalg.norm(a.points[11:] - b.points[11:], axis=1)
     return float(np.median(gap)) < 0.04 * min(a.region.size, b.region.size)
@@ -267,7 +275,7 @@ def _clear(looks: list[PoseSight], shape: tuple[int, ...]) -> bool:
     return int(seen.sum()) >= 9 and float(np.median(visibility)) >= 0.8
 
 
-def _credible(body: PoseSight, shape: tuple[int, ...]) -> bool:
+def credible(body: PoseSight, shape: tuple[int, ...]) -> bool:
     """Whether enough of a body is still seen to go on following it."""
     seen = _seen_joints(body, shape)
     return body.presence >= PRESENT and (int(seen.sum()) >= 5 or bool(seen[:3].all()))  # head and shoulders do
@@ -322,4 +330,4 @@ def _flat(landmarks: Any, width: int, height: int) -> Float[Array, "K 2"]:
 
 
 DETECTORS: dict[str, Any] = {"mediapipe": Mediapipe, "hands": Hands, "holistic": Holistic}
-"""Detectors by the names that `DetectConfig` knows; others are ONNX files."""
+"""Detectors by the names that `DetectConfig` knows; others are files of networks."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -97,13 +97,18 @@ def lone_hands(networks: Networks, pyramid: list[Array], before: dict[str, Regio
     taken: list[HandSight] = []
     for region in regions:
         hand = HandSight(*networks.hand(pyramid, region), region.size)
-        if hand.presence < PRESENT or any(np.linalg.norm(hand.points - o.points, axis=1).mean() < 0.2 * o.size for o in taken):
+        if hand.presence < PRESENT or is_known(hand, taken):
             continue
         taken.append(hand)
         side = "right" if hand.right >= 0.5 else "left"
         if side not in best or hand.presence > best[side].presence:
             best[side] = hand
     return best
+
+
+def is_known(hand: HandSight, found: Sequence[HandSight]) -> bool:
+    """Whether it is one that was found already."""
+    return any(np.linalg.norm(hand.points - o.points, axis=1).mean() < 0.2 * o.size for o in found)
 
 
 def _belongs(hand: HandSight, body: PoseSight, side: str) -> bool:
