@@ -6,7 +6,7 @@ ONNX network's, on an upright crop around each person.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -17,7 +17,6 @@ from studio.detect.landmarks import BODY, COUNT, Sight, kind_of, pixels_per_metr
 from studio.detect.mediapipe import Mediapipe, Person, Pyramid
 from studio.detect.networks import PoseSight
 from studio.detect.regions import Array, sampled
-from studio.detect.runtimes import Runtime
 
 
 class Box(NamedTuple):
@@ -128,17 +127,9 @@ def _peak(values: Float[Array, "K n"], given: Array | None = None) -> tuple[Floa
 class Onnx(Mediapipe):
     """Follows people like `Mediapipe`; their keypoints are an ONNX network's."""
 
-    def __init__(
-        self,
-        path: str,
-        people: int = 3,
-        search_every: int = 10,
-        reduction: int = 0,
-        regions: int = 1,
-        runtime: Runtime | None = None,
-    ) -> None:
-        """`path` is the network's; its card lies beside it."""
-        super().__init__(people, search_every, reduction, regions, runtime)
+    def __init__(self, path: str, **settings: Any) -> None:
+        """`path` is the network's, its card lies beside it; `settings` are those of `Mediapipe`."""
+        super().__init__(**settings)
         self._network = OnnxNetwork(path)
 
     def _whole(self, pyramid: Pyramid, person: Person) -> Sight:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from rigs.keypoints import COCO_WHOLEBODY
 from studio.detect.landmarks import BODY, Sight
 from studio.detect.mediapipe import Mediapipe, Person, Pyramid
 from studio.detect.regions import sampled
-from studio.detect.runtimes import Runtime
 from studio.nets.checkpoint import find, read_card
 from studio.nets.hourglass import Eye
 
@@ -57,17 +57,9 @@ def square(points: Float[Array, "K 2"], size: int) -> tuple[Float[Array, "2 3"],
 class Own(Mediapipe):
     """Follows people like `Mediapipe`; their body and feet are the hourglass's."""
 
-    def __init__(
-        self,
-        weights: str = NAME,
-        people: int = 3,
-        search_every: int = 10,
-        reduction: int = 0,
-        regions: int = 1,
-        runtime: Runtime | None = None,
-    ) -> None:
-        """`weights` names a checkpoint or its file."""
-        super().__init__(people, search_every, reduction, regions, runtime)
+    def __init__(self, weights: str = NAME, **settings: Any) -> None:
+        """`weights` names a checkpoint or its file; `settings` are those of `Mediapipe`."""
+        super().__init__(**settings)
         self._eye = Eye(files_of(weights)[0])
         self._which = [COCO_WHOLEBODY.index(n) for n in self._eye.card.keypoints]
 
