@@ -17,7 +17,7 @@ from calibration.gates import refuse_failed
 from studio.actor import profile_file
 from studio.clock import FILE as SYNC_FILE
 from studio.clock import unlooked
-from studio.detect import DetectConfig, detect
+from studio.detect import DetectConfig, detect, more_files
 from studio.detect.clean_plate import clip_of
 from studio.edits import FILE as EDITS_FILE
 from studio.export import ExportConfig, export
@@ -124,9 +124,12 @@ def reads(take: Take, name: str, config: Any) -> list[Path]:
     given = [v for f in fields(config) if isinstance(v := getattr(config, f.name), Path) and v.exists()]
     cameras, notes = take.cameras_file, [p for p in sorted((take.folder / "notes").glob("*.json")) if p.stem != "report"]
     clocks = [p for p in makes(take, "sync") if p.exists()]  # takes from before this stage have none
+    clips = [clip for c in take.videos if (clip := clip_of(take, c))] if name == "detect" else []
+    if isinstance(config, DetectConfig):
+        given += more_files(take, config)
     own = [p for p in (take.folder / EDITS_FILE, *(profile_file(take, a) for a in take.actors), take.folder / "masks") if p.exists()]
     return {
-        "detect": [*take.videos.values(), *(clip for c in take.videos if (clip := clip_of(take, c)))],
+        "detect": [*take.videos.values(), *clips],
         "sync": [keypoints, cameras, *take.videos.values()],
         "track": [keypoints, cameras, *clocks],
         "fit": [take.tracks_file, keypoints, cameras, *clocks, *own],

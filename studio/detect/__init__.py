@@ -77,18 +77,40 @@ def detect(take: Take, config: DetectConfig | None = None) -> Path:
     if config.keypoints is not None:
         return _imported(take, config, started)
     cameras = _guides(take, config)
-    jobs = {camera: list(_pieces(take, camera, config, cameras is not None)) for camera in sorted(take.videos)}
+    network = _network(take, config)
+    jobs = {camera: list(_pieces(take, camera, config, network, cameras is not None)) for camera in sorted(take.videos)}
     stale = {camera: pieces for camera, pieces in jobs.items() if not _is_fresh(take, camera, pieces[0])}
     if stale and cameras is not None:
         stale = jobs
-    adapted = _adapted(take, config)
-    warnings = _run(stale, cameras, config, adapted)
+    warnings = _run(stale, cameras, config, network.adapted)
     for camera, pieces in stale.items():
         join(pieces, *_outputs(take, camera))
         shutil.rmtree(pieces[0].folder)
     _remove_empty(take.folder / "parts" / "detect", take.folder / "parts")
-    _summary(take, started, len(stale), warnings, adapted)
+    _summary(take, started, len(stale), warnings, network.adapted)
     return take.keypoints_folder
+
+
+def more_files(take: Take, config: DetectConfig) -> list[Path]:
+    """What detections depend on beside videos and clips of the empty stage: files of networks, and the calibration where it guides.
+
+    Errors as of `detect`.
+    """
+    if config.keypoints is not None:
+        return []
+    return [*_network(take, config).files, *([take.cameras_file] if _guides(take, config) is not None else [])]
+
+
+@dataclass(frozen=True)
+class _Network:
+    """What sees, beside the wheel's own networks."""
+
+    name: str
+    """What the keypoints say of their origin."""
+    files: list[Path]
+    """Which decide on what is seen, cards among them."""
+    adapted: Path | None
+    """Of them the changes to the pose network."""
 
 
 def _remove_empty(*folders: Path) -> None:
@@ -108,17 +130,14 @@ def _guides(take: Take, config: DetectConfig) -> Cameras | None:
     return take.cameras()
 
 
-def _pieces(take: Take, camera: str, config: DetectConfig, guided: bool) -> Iterator[Piece]:
+def _pieces(take: Take, camera: str, config: DetectConfig, network: _Network, guided: bool) -> Iterator[Piece]:
     """One camera's job, cut up; where cameras are guided, into pieces that take as long in all of them."""
     first, last = take.stretch(camera)
     plate = clip_of(take, camera) if config.masks else None
     # What does not change a number is not part of the record: both runtimes see the same.
     aside = {"workers", "keypoints", "runtime", "device", "guided", "adapted"} | ({"precision"} if config.precision == "float32" else set())
     facts = {k: v for k, v in asdict(config).items() if k not in aside} | ({"guided": True} if guided else {})
-    files, network = ([], "mediapipe") if config.detector in BUILT_IN else _from_elsewhere(config.detector)
-    adapted = _adapted(take, config)
-    files = [*files, *([adapted, adapted.with_suffix(".yaml")] if adapted else [])]
-    files = [*files, *([plate] if plate else []), *([take.cameras_file] if guided else [])]
+    files = [*network.files, *([plate] if plate else []), *([take.cameras_file] if guided else [])]
     template = Piece(
         camera=camera,
         video=take.videos[camera],
@@ -127,8 +146,12 @@ def _pieces(take: Take, camera: str, config: DetectConfig, guided: bool) -> Iter
         begin=first,
         fps=float(take.probes[camera].fps),
         detector=config.detector,
-        network=network,
-        settings={"search_every": config.search_every, "regions": config.regions, **({"adapted": str(adapted)} if adapted else {})},
+        network=network.name,
+        settings={
+            "search_every": config.search_every,
+            "regions": config.regions,
+            **({"adapted": str(network.adapted)} if network.adapted else {}),
+        },
         people=1 if config.detector in ("hands", "holistic") else config.people,
         reduction=config.mask_reduction if config.masks and config.detector != "hands" else 0,
         folder=take.folder / "parts" / "detect" / camera,
@@ -139,8 +162,15 @@ def _pieces(take: Take, camera: str, config: DetectConfig, guided: bool) -> Iter
     return pieces_of(template, first, last, max(round(config.piece * pace), 1))
 
 
+def _network(take: Take, config: DetectConfig) -> _Network:
+    """What the settings name; a wrong one is told before anything starts."""
+    files, name = ([], "mediapipe") if config.detector in BUILT_IN else _from_elsewhere(config.detector)
+    adapted = _adapted(take, config)
+    return _Network(name, [*files, *([adapted, adapted.with_suffix(".yaml")] if adapted else [])], adapted)
+
+
 def _from_elsewhere(detector: str) -> tuple[list[Path], str]:
-    """The files that decide what a network beside the built-in ones sees, and its name; a wrong one is told before anything starts."""
+    """The files that decide what a network beside the built-in ones sees, and its name."""
     from studio.detect.own import NAME, files_of, is_own
 
     if is_own(detector):
@@ -150,7 +180,7 @@ def _from_elsewhere(detector: str) -> tuple[list[Path], str]:
 
 
 def _adapted(take: Take, config: DetectConfig) -> Path | None:
-    """The file of changes to the pose network that the settings name; a wrong one is told before anything starts."""
+    """The file of changes to the pose network that the settings name."""
     if config.adapted is None:
         return None
     from studio.detect.adapted import find, read
