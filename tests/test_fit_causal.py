@@ -111,6 +111,18 @@ def test_an_actor_unseen_for_a_second_is_held_and_found_again():
         assert float(still.norm(dim=-1).max()) < 0.002
 
 
+def test_who_is_found_again_is_followed_as_one_who_just_came():
+    """What was seen before the loss tells neither of the floor nor of where feet stand: every bit is that of a new beginning."""
+    _, seen = scene(72)
+    still = replace(seen, pixels=seen.pixels[:, 50:51].repeat(1, 72, 1, 1), points=seen.points[50:51].repeat(72, 1, 1))
+    still.pixels[:, 8:26], still.points[8:26] = math.nan, math.nan
+    config = {"fit": FitConfig(device="cpu", silhouette=0, contact=0.003)}
+    again, anew = followed(still, 4, **config)[26:], followed(still[26:], 4, **config)
+    assert any(bool((x.contacts > 0.5).any()) for x in anew)  # feet are held
+    for a, b in zip(again, anew, strict=True):
+        assert torch.equal(a.state.R, b.state.R) and torch.equal(a.state.root, b.state.root) and torch.equal(a.contacts, b.contacts)
+
+
 def test_a_gap_shorter_than_the_lag_is_bridged():
     truth, seen = scene()
     blind = replace(seen, pixels=seen.pixels.clone(), points=seen.points.clone())

@@ -328,9 +328,9 @@ class _Window:
         if self.bound == len(self.state):
             self.past = condensed(self._problem(self._held()), self._own(), self.smoothness, self.past)
             self.bound -= 1
-        if len(self.fitter.feet) == 4 and self.bound == len(self.state) - 1:
-            feet = self.fitter.model.place(self.state[:1], self.shape).points[:, self.fitter.feet]
-            self.feet = torch.cat([self.feet, feet])[-round(FLOOR_MEMORY * self.fitter.fps) :]
+            if len(self.fitter.feet) == 4:
+                feet = self.fitter.model.place(self.state[:1], self.shape).points[:, self.fitter.feet]
+                self.feet = torch.cat([self.feet, feet])[-round(FLOOR_MEMORY * self.fitter.fps) :]
         self.state, self.views, self.contacts = self.state[1:], self.views[slice(1, None)], self.contacts[1:]
         self.seen, self.followed, self.first = self.seen[1:], self.followed[1:], self.first + 1
 
