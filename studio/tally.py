@@ -103,9 +103,7 @@ class Tally:
                 warnings.append(f"{actor}: not found in {lost:.0%} of the frames.")
             for name, trusted, present in zip(self.cameras.names, self.trusted[:, a].tolist(), self.present[:, a].tolist(), strict=True):
                 if trusted < 0.5 * present:
-                    warnings.append(
-                        f"{actor}: camera {name!r} disagrees with the others in {1 - trusted / present:.0%} of the keypoints."
-                    )
+                    warnings.append(f"{actor}: camera {name!r} disagrees with the others in {1 - trusted / present:.0%} of the keypoints.")
         error = torch.cat([torch.zeros(0), *self.errors])
         median = error.median().item() if len(error) else None
         own = {n: v for n, v in zip(self.cameras.names, (self.apart.flatten(1) * 1e3).nanmedian(1).values.tolist()) if v == v}

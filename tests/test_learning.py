@@ -8,8 +8,11 @@ from torch import nn
 
 from studio.cli import call
 from studio.nets.checkpoint import Card, read, read_card, write
+from studio.nets.monocular import Monocular
+from studio.train import consistency, pool, recovery, sampled, shape
 from studio.train.jobs import Gate, Report
-from studio.train.loop import Loop, Player, learn
+from studio.train.loop import Loop, Player, Progressed, learn, moved
+from studio.train.poses import TRAINED
 
 SLOPE = torch.tensor([[1.0, -2.0, 0.5]])
 
@@ -56,6 +59,38 @@ def test_training_stops_when_its_time_is_up_and_goes_on(tmp_path):
     for _ in range(3):
         steps.append(learn(player(), batches, Loop(steps=1000, minutes=1e-6), state).step)
     assert steps == [1, 2, 3]
+
+
+def consistency_lesson():
+    data = consistency.moments(range(41_000, 41_001), 4, TRAINED, 0)
+    consistency._taught(Monocular(), data, "consistency", Loop(1), torch.arange(4), 1e-3)
+
+
+def shape_lesson():
+    shape._learned(shape.made(0), pool.Pool(6, 0), Loop(1), "vertices")
+
+
+def recovery_lesson():
+    recovery.learned(recovery.made(0), pool.Pool(6, 0), Loop(1), recovery.SHIPPED)
+
+
+@pytest.mark.parametrize(("trainer", "lesson"), [(consistency, consistency_lesson), (shape, shape_lesson), (recovery, recovery_lesson)])
+def test_a_loss_is_computed_on_whatever_device_the_networks_learn(monkeypatch, trainer, lesson):
+    """torch's device `meta` stands for a GPU: it computes nothing, but as strictly refuses tensors that lie elsewhere."""
+    seen = []
+
+    def learn_elsewhere(players, batches, loop, state=None):
+        meta, players = torch.device("meta"), players if isinstance(players, list) else [players]
+        for one in players:
+            one.network.to(meta)
+        batch = moved(batches(0), meta)
+        seen.extend(value.device.type for one in players for value in one.loss(batch).values())
+        return Progressed(1, True, {}, 0.0)
+
+    monkeypatch.setattr(pool, "_last", {(6, 0): sampled.people(6, pool.VIEWS, 3, sampled.poses([0], 20))})
+    monkeypatch.setattr(trainer, "learn", learn_elsewhere)
+    lesson()
+    assert seen and set(seen) == {"meta"}
 
 
 def test_a_state_of_another_seed_is_refused(tmp_path):

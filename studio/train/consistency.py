@@ -173,7 +173,7 @@ def _taught(network: Monocular, data: Moments, arm: Arm, loop: Loop, labelled: T
             free, slant = b["free"].flatten(0, 1), b["slant"].flatten()
             pose = network(free, slant)
             with torch.no_grad():
-                said = before(free, slant)
+                said = before.to(free.device)(free, slant)
             each = pose.unflatten(0, (-1, VIEWS))
             if "lesson" in b:
                 off = (each - b["lesson"]).abs().mean(-1)

@@ -100,7 +100,8 @@ def guesses(networks: Recovery, batch: dict[str, Tensor], steps: int = STEPS) ->
 
 def keypoints(shape: Float[Tensor, "B S"], R: Float[Tensor, "B J 3 3"]) -> Float[Tensor, "B K 3"]:
     """Relative to the root joint, m, in the axes that the root's rotation is given in."""
-    return Limbed.made().points(shape, R, Limbed.made().keypoints)
+    body = Limbed.made(R.device)
+    return body.points(shape, R, body.keypoints)
 
 
 def reprojected(points: Float[Tensor, "B K 3"], shift: Float[Tensor, "B 3"], batch: dict[str, Tensor]) -> Float[Tensor, "B N K 2"]:

@@ -65,7 +65,7 @@ def learn_to_see(networks: Recovery, preset: str, loop: Loop, state: Path) -> bo
 
     def loss(batch: dict[str, Tensor]) -> Losses:
         features = trunk(batch["image"], batch["tilt"])[:, None]
-        guess = regressor(features, torch.eye(3).expand(BATCH, 1, 3, 3))[-1]
+        guess = regressor(features, torch.eye(3).to(features).expand(BATCH, 1, 3, 3))[-1]
         off = keypoints(guess.shape, guess.R) - keypoints(batch["shape"], batch["R"])
         labels = 10 * (guess.R - batch["R"]).square().sum((-1, -2)).mean()
         return {"labels": labels, "points": 40 * off.norm(dim=-1).mean(), "people": 0.3 * (guess.shape - batch["shape"]).square().mean()}

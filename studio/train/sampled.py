@@ -146,8 +146,8 @@ class Limbed:
 
     @staticmethod
     @cache
-    def made() -> Limbed:
-        """Of the default body; a few vertices."""
+    def made(device: torch.device | None = None) -> Limbed:
+        """Of the default body; a few vertices; on the CPU unless told."""
         body = makehuman.load()
         names, parents = body.skeleton.names, body.skeleton.parents
         rows = [names.index(n) for n in JOINTS]
@@ -161,7 +161,7 @@ class Limbed:
         own = replace(
             body, skeleton=skeleton, joints=body.joints[rows], joint_shape_basis=body.joint_shape_basis[rows], expression_names=()
         )
-        return Limbed(own, fewer(body.skin[few()[:150]]), fewer(body.keypoint_skin(KEYPOINTS)))
+        return Limbed(own.to(device), fewer(body.skin[few()[:150]]).to(device), fewer(body.keypoint_skin(KEYPOINTS)).to(device))
 
     def points(self, shape: Float[Tensor, "N S"], R: Float[Tensor, "N J 3 3"], skin: Skin) -> Float[Tensor, "N P 3"]:
         """Relative to the root joint, m, in the axes that the root's rotation is given in."""

@@ -128,7 +128,7 @@ class _Ruler:
         return _Ruler(skin.rest[which] - body.joints[0], skin.shape_basis[which] - body.joint_shape_basis[0])
 
     def rest(self, shape: Float[Tensor, "N S"]) -> Float[Tensor, "N P 3"]:
-        return self.mean + torch.einsum("pcs,ns->npc", self.basis, shape)
+        return self.mean.to(shape) + torch.einsum("pcs,ns->npc", self.basis.to(shape), shape)
 
 
 def _learned(networks: Priors, data: Pool, loop: Loop, arm: Arm, state: Path | None = None, pose: bool = True) -> bool:
@@ -170,7 +170,8 @@ def _pose_batch(people: Sampled, view: int) -> dict[str, Tensor]:
 
 def pose_loss(network: PosePrior, batch: dict[str, Tensor]) -> Losses:
     """Rotations as matrices, vertices of the posed body, and keypoints in the window."""
-    found, body = network(batch["keypoints"], batch["tilt"]), Limbed.made()
+    found = network(batch["keypoints"], batch["tilt"])
+    body = Limbed.made(found.device)
     terms = {"rotations": (found - batch["R"]).square().sum((-1, -2)).mean(), "posed": found.new_zeros(())}
     for skin in (body.vertices, body.keypoints):
         own, true = (body.points(batch["shape"], R, skin) for R in (found, batch["R"]))
