@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from calibration.cameras import Cameras
+from calibration.cameras import Cameras, upright_view
 from calibration.triangulate import triangulate
 from rigs import makehuman
 from rigs.keypoints import COCO_WHOLEBODY
@@ -48,12 +48,8 @@ def ring(count: int = 4) -> Cameras:
     """Cameras 3.5 m around the origin, 1280x720."""
     angle = torch.arange(count, dtype=torch.float64) * 2 * math.pi / count
     position = torch.stack([3.5 * angle.cos(), 3.5 * angle.sin(), torch.full_like(angle, 1.6)], 1)
-    z = torch.tensor([0, 0, 1.0], dtype=torch.float64) - position
-    z = z / z.norm(dim=1, keepdim=True)
-    x = torch.linalg.cross(z, torch.tensor([0, 0, 1.0], dtype=torch.float64).expand_as(z))
-    x = x / x.norm(dim=1, keepdim=True)
+    R = upright_view(torch.tensor([0, 0, 1.0], dtype=torch.float64) - position)
     same = lambda *v: torch.tensor(v, dtype=torch.float64).expand(count, -1).clone()  # noqa: E731
-    R = torch.stack([x, torch.linalg.cross(z, x), z], 1)
     names, lens = tuple(f"c{i}" for i in range(count)), ("brown",) * count
     return Cameras(names, same(1280, 720), same(900, 900), same(639.5, 359.5), same(*[0] * 8), lens, R, position)
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from calibration.cameras import Cameras
+from calibration.cameras import Cameras, upright_view
 from rigs import makehuman
 from rigs.keypoints import COCO_WHOLEBODY
 from studio.take import Take
@@ -43,10 +43,7 @@ def ring() -> Cameras:
     """Eight cameras 4 m around the origin, alternating in height."""
     angle = (torch.arange(CAMERAS, dtype=torch.float64) + 0.3) / CAMERAS * 2 * torch.pi
     position = torch.stack([4 * angle.cos(), 4 * angle.sin(), 1.2 + 0.8 * (torch.arange(CAMERAS) % 2)], -1)
-    forward = torch.nn.functional.normalize(torch.tensor([0.0, 0.0, 0.9]) - position, dim=-1)
-    up = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64).expand(CAMERAS, 3)
-    right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=-1)
-    R = torch.stack([right, torch.linalg.cross(forward, right), forward], -2)
+    R = upright_view(torch.tensor([0.0, 0.0, 0.9]) - position)
     size = torch.tensor([[WIDTH, HEIGHT]], dtype=torch.float64).expand(CAMERAS, 2)
     focal = torch.full((CAMERAS, 2), 230.0, dtype=torch.float64)
     names = tuple(f"c{i}" for i in range(CAMERAS))

@@ -29,7 +29,7 @@ import torch
 
 from calibration.boards import Board, BoardViews
 from calibration.bundle import LensModel, adjust, moved
-from calibration.cameras import Cameras
+from calibration.cameras import Cameras, upright_view
 from calibration.extrinsics import solve_rig
 from calibration.intrinsics import LensFit
 from calibration.reprojection import Sightings, fisheyes, lens_vectors
@@ -42,10 +42,6 @@ Poses = tuple[np.ndarray, np.ndarray]
 def ring(count: int, random: np.random.Generator) -> Cameras:
     angle = np.arange(count) / count * 2 * np.pi
     position = np.stack([4 * np.cos(angle), 4 * np.sin(angle), 1.5 + 0.8 * (np.arange(count) % 2)], -1)
-    forward = np.array([0, 0, 1.0]) - position
-    forward /= np.linalg.norm(forward, axis=1, keepdims=True)
-    right = np.cross(forward, [0, 0, 1.0])
-    right /= np.linalg.norm(right, axis=1, keepdims=True)
     distortion = np.zeros((count, 8))
     distortion[:, 0] = random.normal(size=count) * 0.03
     return Cameras(
@@ -55,7 +51,7 @@ def ring(count: int, random: np.random.Generator) -> Cameras:
         centre=torch.tensor([[960.0, 540.0]], dtype=FULL).repeat(count, 1),
         distortion=torch.from_numpy(distortion),
         lens=("brown",) * count,
-        R_camera_world=torch.from_numpy(np.stack([right, np.cross(forward, right), forward], 1)),
+        R_camera_world=upright_view(torch.from_numpy([0, 0, 1.0] - position)),
         position=torch.from_numpy(position),
     )
 

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import torch
 
-from calibration.cameras import Cameras
+from calibration.cameras import Cameras, upright_view
 from calibration.triangulate import triangulate
 
 CAMERAS, FRAMES, KEYPOINTS, NOISE, SEED = 8, 1000, 133, 1.5, 0
@@ -35,10 +35,6 @@ Array = np.ndarray
 def ring(count: int = CAMERAS) -> Cameras:
     angle = torch.arange(count, dtype=torch.float64) / count * 2 * torch.pi
     position = torch.stack([4 * angle.cos(), 4 * angle.sin(), 1.5 + 0.8 * (torch.arange(count) % 2)], -1)
-    forward = torch.nn.functional.normalize(torch.tensor([0.0, 0.0, 1.0]) - position, dim=-1)
-    right = torch.nn.functional.normalize(
-        torch.linalg.cross(forward, torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64).expand(count, 3)), dim=-1
-    )
     full = {"dtype": torch.float64}
     return Cameras(
         names=tuple(f"camera{i}" for i in range(count)),
@@ -47,7 +43,7 @@ def ring(count: int = CAMERAS) -> Cameras:
         centre=torch.tensor([[960.0, 540.0]], **full).repeat(count, 1),
         distortion=torch.zeros(count, 8, **full),
         lens=("brown",) * count,
-        R_camera_world=torch.stack([right, torch.linalg.cross(forward, right), forward], 1),
+        R_camera_world=upright_view(torch.tensor([0.0, 0.0, 1.0]) - position),
         position=position,
     )
 

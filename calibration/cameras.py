@@ -226,6 +226,14 @@ def single(
     )
 
 
+def upright_view(direction: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3 3"]:
+    """`R_camera_world` of upright cameras that look along directions of any length in the world; zeros in x where one is vertical."""
+    z = torch.nn.functional.normalize(direction, dim=-1, eps=1e-6)
+    up = z.new_tensor([0.0, 0.0, 1.0]).expand_as(z)
+    x = torch.nn.functional.normalize(torch.linalg.cross(z, up), dim=-1, eps=1e-6)
+    return torch.stack([x, torch.linalg.cross(z, x), z], -2)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write under a temporary name, then rename, so that a killed run leaves no half file."""
     temporary = path.with_name(path.name + ".partial")

@@ -9,7 +9,7 @@ import torch
 import yaml
 from scipy.spatial.transform import Rotation
 
-from calibration.cameras import Cameras, adapt_to_video, joined
+from calibration.cameras import Cameras, adapt_to_video, joined, upright_view
 
 torch.set_num_threads(1)
 
@@ -301,3 +301,13 @@ def test_a_video_of_another_shape_is_refused_with_both_sizes(size, says):
 def test_a_whole_rig_is_not_adapted_to_one_video():
     with pytest.raises(ValueError, match="one camera"):
         adapt_to_video(random_cameras(0, 5), 1920, 1080)
+
+
+def test_an_upright_view_has_what_it_looks_at_in_the_middle_and_what_is_above_it_above():
+    ahead = torch.from_numpy(np.random.default_rng(4).normal(size=(2, 7, 3)) * 3)
+    R = upright_view(ahead)
+    up = ahead + torch.tensor([0.0, 0.0, 0.1])
+    x, y, z = (R @ up[..., None])[..., 0].unbind(-1)
+    assert torch.allclose((R @ ahead[..., None])[..., 0], torch.stack([0 * z, 0 * z, ahead.norm(dim=-1)], -1), atol=1e-12)
+    assert float(x.abs().max()) < 1e-12 and float(y.max()) < 0
+    assert torch.allclose(torch.linalg.det(R), torch.ones(2, 7, dtype=torch.float64))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from calibration.cameras import upright_view
 from studio.virtual.capture import VirtualCapture, performances
 from studio.virtual.looks import dressed
-from studio.virtual.rig import facing
 from studio.virtual.scene import Crowd, Figure, View, developed
 from studio.virtual.truth import posed_at
 
@@ -34,7 +34,7 @@ def picture():
     camera, hips = config.camera_ring()["cam01"], posed.joints[0, 0].double()
     ahead = (posed.R_world_joint[0, 0] @ torch.tensor([0.3, -1.0, 0.0])).double()
     position = torch.tensor([hips[0], hips[1], 1.5]) + 3.2 * torch.tensor([ahead[0], ahead[1], 0.0]) / ahead.norm()
-    camera = dataclasses.replace(camera, position=position[None], R_camera_world=torch.from_numpy(facing((hips - position).numpy()))[None])
+    camera = dataclasses.replace(camera, position=position[None], R_camera_world=upright_view(hips - position)[None])
     view = View(camera, config.room())
     image = developed(view.radiance(Crowd.posed((figure,), [posed.vertices()[0].numpy()])), config.noise, (1,))
     names = [n for n in (*BODY, *FACE) if n in act.body.keypoint_names]

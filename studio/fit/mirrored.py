@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from calibration.cameras import Cameras
+from calibration.cameras import Cameras, upright_view
 from studio.fit.order import Order, ordinal
 from studio.fit.solve import Problem, settle
 from studio.fit.state import State
@@ -147,7 +147,6 @@ def _aimed(plane: Float[Tensor, "T K 2"], R_camera_world: Float[Tensor, "3 3"]) 
     rays = torch.cat([plane, torch.ones_like(plane[..., :1])], -1) @ R_camera_world
     middle = rays[:, HIPS].nanmean(1)
     middle = torch.where(torch.isfinite(middle), middle, rays.nanmean(1)).nan_to_num(1.0)
-    z = torch.nn.functional.normalize(middle, dim=-1)
-    x = torch.nn.functional.normalize(torch.linalg.cross(z, z.new_tensor([0.0, 0.0, 1.0]).expand_as(z)), dim=-1)
-    turned = rays @ torch.stack([x, torch.linalg.cross(z, x), z], -1)
-    return turned[..., :2] / turned[..., 2:].clamp_min(0.1), z[:, 2]
+    R_view_world = upright_view(middle)
+    turned = rays @ R_view_world.mT
+    return turned[..., :2] / turned[..., 2:].clamp_min(0.1), R_view_world[:, 2, 2]

@@ -1,4 +1,4 @@
-"""A pose from one view's 2D keypoints: the network on which multi-view consistency is shown, and the fallback where one camera is all."""
+"""A pose from one view's 2D keypoints: the network on which multi-view consistency is shown. No stage of a take uses it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from studio.nets.ordinal import HIPS, KEYPOINTS, Residual
+from studio.nets.ordinal import HIPS, KEYPOINTS
+from studio.nets.residual import Residual
 
 
 class Monocular(nn.Module):
@@ -15,7 +16,9 @@ class Monocular(nn.Module):
     def __init__(self, width: int = 320) -> None:
         super().__init__()
         K = len(KEYPOINTS)
-        self.inner = nn.Sequential(nn.Linear(3 * K + 1, width), nn.ReLU(), Residual(width), Residual(width), nn.Linear(width, 3 * K))
+        self.inner = nn.Sequential(
+            nn.Linear(3 * K + 1, width), nn.ReLU(), Residual(width, None), Residual(width, None), nn.Linear(width, 3 * K)
+        )
 
     def forward(self, seen: Float[Tensor, "N K 3"], tilt: Float[Tensor, "N"]) -> Float[Tensor, "N K 3"]:
         """Relative to the hips' middle, m. `seen` and `tilt` as `studio.nets.ordinal.flat` and `Depth` have them."""

@@ -15,24 +15,13 @@ from torch import Tensor, nn
 
 from rigs.keypoints import COCO_17
 from studio.nets import checkpoint
+from studio.nets.residual import Residual
 
 KEYPOINTS = COCO_17
 BINS = 32
 REACH = 1.2
 """Depths lie within this of the hips, m."""
 HIPS = tuple(KEYPOINTS.index(f"{s}_hip") for s in ("left", "right"))
-
-
-class Residual(nn.Module):
-    """Two layers and a way around them (Martinez et al. 2017)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(*(m for _ in range(2) for m in (nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU())))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Same shape."""
-        return x + self.inner(x)
 
 
 class Depth(nn.Module):
@@ -44,7 +33,9 @@ class Depth(nn.Module):
     def __init__(self, width: int = 320) -> None:
         super().__init__()
         K = len(KEYPOINTS)
-        self.inner = nn.Sequential(nn.Linear(3 * K + 1, width), nn.ReLU(), Residual(width), Residual(width), nn.Linear(width, BINS * K))
+        self.inner = nn.Sequential(
+            nn.Linear(3 * K + 1, width), nn.ReLU(), Residual(width, None), Residual(width, None), nn.Linear(width, BINS * K)
+        )
         self.register_buffer("centres", torch.linspace(-REACH, REACH, BINS))
         self.register_buffer("spread", torch.tensor(0.08))
 
@@ -68,7 +59,9 @@ class Lifter(nn.Module):
         super().__init__()
         K = len(KEYPOINTS)
         self.depth = Depth(width)
-        self.pose = nn.Sequential(nn.Linear(4 * K + 1, width), nn.ReLU(), Residual(width), Residual(width), nn.Linear(width, 3 * K))
+        self.pose = nn.Sequential(
+            nn.Linear(4 * K + 1, width), nn.ReLU(), Residual(width, None), Residual(width, None), nn.Linear(width, 3 * K)
+        )
 
     def lifted(self, seen: Float[Tensor, "N K 3"], tilt: Float[Tensor, "N"], z: Float[Tensor, "N K"]) -> Float[Tensor, "N K 3"]:
         """Keypoints relative to the hips' middle, m, in the axes of the view; of depth only the relative size matters."""

@@ -15,11 +15,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from calibration.cameras import Cameras
+from calibration.cameras import Cameras, upright_view
 from rigs import rotation
 from rigs.keypoints import COCO_17, FEET
 from rigs.skeleton import Skeleton
 from studio.nets import checkpoint
+from studio.nets.residual import Residual
 
 SIZE = 64
 """Pixels across a mask."""
@@ -45,11 +46,7 @@ class Sight:
     def at(position: Float[Tensor, "... 3"], centre: Float[Tensor, "... 3"]) -> Sight:
         """From a camera's place to a person's middle."""
         forward = centre - position
-        distance = forward.norm(dim=-1)
-        z = forward / distance[..., None].clamp_min(1e-6)
-        x = torch.linalg.cross(z, z.new_tensor([0.0, 0.0, 1.0]).expand_as(z))
-        x = x / x.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-        return Sight(torch.stack([x, torch.linalg.cross(z, x), z], -2), position, distance)
+        return Sight(upright_view(forward), position, forward.norm(dim=-1))
 
     def window(self, points: Float[Tensor, "... P 3"]) -> Float[Tensor, "... P 2"]:
         """World points in the window, -1 to 1 from edge to edge, y down."""
@@ -85,19 +82,6 @@ def crop(masks: Bool[Tensor, "T h w"], camera: Cameras, sight: Sight) -> Float[T
     pixels = camera.project(world)[0]
     place = ((pixels + 0.5) / camera.size[0] * 2 - 1).float().nan_to_num(9.0)
     return F.avg_pool2d(F.grid_sample(masks[:, None].float(), place, align_corners=False), 2)[:, 0]
-
-
-class Residual(nn.Module):
-    """Two layers and a way around them (Martinez et al. 2017)."""
-
-    def __init__(self, width: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        layer = lambda: [nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU(), nn.Dropout(dropout)]  # noqa: E731
-        self.inner = nn.Sequential(*layer(), *layer())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The same with what the layers add."""
-        return x + self.inner(x)
 
 
 class ShapePrior(nn.Module):

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from calibration.cameras import upright_view
 from rigs import makehuman, rotation
 from studio.nets import checkpoint
 from studio.nets.checkpoint import Card
@@ -98,15 +99,13 @@ def _watched(points: Float[Tensor, "N 2 K 3"], g: torch.Generator) -> Moments:
     place = torch.stack([far * azimuth.cos(), far * azimuth.sin(), 0.8 + 2 * draw(N, VIEWS)], -1)
     hips = points[:, :, HIPS].mean(2)
     position = (place + hips[:, :1] * torch.tensor([1.0, 1.0, 0.0]))[:, None]
-    z = F.normalize(hips[:, :, None] - position, dim=-1)
-    x = F.normalize(torch.linalg.cross(z, z.new_tensor([0.0, 0.0, 1.0]).expand_as(z)), dim=-1)
-    R = torch.stack([x, torch.linalg.cross(z, x), z], -2)
+    R = upright_view(hips[:, :, None] - position)
     own = points + 0.012 * torch.randn(N, 1, K, 3, generator=g)  # where the network puts landmarks on this person
     view = (own[:, :, None] - position[..., None, :]) @ R.mT
     wide = torch.where(draw(N, 2, VIEWS, K, 1) < 0.06, 0.10, 0.010) / far[:, None, :, None, None]
     plane = view[..., :2] / view[..., 2:] + wide * torch.randn(N, 2, VIEWS, K, 2, generator=g)
     plane = torch.where(draw(N, 2, VIEWS, K, 1) < 0.05, torch.nan, plane)
-    return Moments(plane, z[..., 2], R, position.expand(-1, 2, -1, -1), (points - hips[:, :, None])[:, :, None] @ R.mT)
+    return Moments(plane, R[..., 2, 2], R, position.expand(-1, 2, -1, -1), (points - hips[:, :, None])[:, :, None] @ R.mT)
 
 
 def unit(pose: Float[Tensor, "... K 3"]) -> Float[Tensor, "... K 3"]:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, UInt8
 
+from calibration.cameras import upright_view
 from studio.train.performers import Topology
 from studio.train.wardrobe import Wardrobe
 from studio.virtual.rays import Hits, Meshes
-from studio.virtual.rig import facing
 from studio.virtual.room import cloud, sampled
 
 SUBPIXELS = ((-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
@@ -57,7 +58,7 @@ def placed(rng: np.random.Generator, yaw: float, far: float, size: int) -> Eye:
     """An eye `far` m from the middle, a little rolled, whose optical axis passes near it; it still has to be cropped."""
     height = rng.uniform(0.5, 2.8)
     position = np.array([far * np.cos(yaw), far * np.sin(yaw), height])
-    level = facing(np.array(TARGET) + rng.uniform(-0.15, 0.15, 3) - position)
+    level = upright_view(torch.from_numpy(np.array(TARGET) + rng.uniform(-0.15, 0.15, 3) - position)).numpy()
     roll = rng.normal(0, 0.08)
     turn = np.array([[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]])
     return Eye(size, 1.0, np.zeros(2), turn @ level, position)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from calibration.cameras import upright_view
 from rigs import makehuman
 from studio.fit.mirrored import LIMBS
 from studio.nets import checkpoint
@@ -77,14 +78,12 @@ def _before_cameras(points: Float[Tensor, "N K 3"], g: torch.Generator) -> Seen:
     hips = points[:, HIPS].mean(1)
     azimuth, far, high = 2 * torch.pi * draw(N), 2 + 4 * draw(N), 0.5 + 2.5 * draw(N)
     position = torch.stack([hips[:, 0] + far * azimuth.cos(), hips[:, 1] + far * azimuth.sin(), high], -1)
-    forward = F.normalize(hips + 0.15 * torch.randn(N, 3, generator=g) - position, dim=-1)
-    x = F.normalize(torch.linalg.cross(forward, forward.new_tensor([0.0, 0.0, 1.0]).expand_as(forward)), dim=-1)
-    R = torch.stack([x, torch.linalg.cross(forward, x), forward], -2)
+    R = upright_view(hips + 0.15 * torch.randn(N, 3, generator=g) - position)
     exact = (points - hips[:, None]) @ R.mT
     placed = (points + 0.012 * torch.randn(N, K, 3, generator=g) - position[:, None]) @ R.mT
     wide = torch.where(draw(N, K, 1) < 0.03, 0.10, 0.006) * placed[..., 2:].mean(1, keepdim=True) / far.view(-1, 1, 1)
     plane = placed[..., :2] / placed[..., 2:] + wide / far.view(-1, 1, 1) * torch.randn(N, K, 2, generator=g)
-    return Seen(torch.where(draw(N, K, 1) < 0.05, torch.nan, plane), forward[:, 2], exact)
+    return Seen(torch.where(draw(N, K, 1) < 0.05, torch.nan, plane), R[:, 2, 2], exact)
 
 
 def order(z: Float[Tensor, "N K"], level: float = LEVEL) -> Float[Tensor, "N K K"]:

@@ -6,10 +6,9 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from calibration.cameras import Cameras
+from calibration.cameras import Cameras, upright_view
 
 TARGET_HEIGHT = 1.02
 """What the cameras look at, m above the floor: the middle of a person with one arm raised."""
@@ -32,7 +31,7 @@ def ring(count: int, width: int, height: int, seed: int = 0, radius: float = 3.5
     far = radius * rng.uniform(0.93, 1.07, count)
     position = np.stack([far * np.cos(angle), far * np.sin(angle), rng.uniform(1.2, 2.6, count)], 1)
     target = np.array([0, 0, TARGET_HEIGHT]) + rng.uniform(-0.06, 0.06, (count, 3))
-    R = torch.from_numpy(np.stack([facing(t - p) for p, t in zip(position, target)]))
+    R = upright_view(torch.from_numpy(target - position))
     k = np.zeros((count, 8))
     if distortion:
         k[:, :4] = rng.normal([-0.09, 0.03, 0, 0], [0.03, 0.01, 4e-4, 4e-4], (count, 4))
@@ -41,14 +40,6 @@ def ring(count: int, width: int, height: int, seed: int = 0, radius: float = 3.5
     names = tuple(f"cam{i + 1:02d}" for i in range(count))
     unit = Cameras(names, size, torch.ones_like(size), centre, torch.from_numpy(k), ("brown",) * count, R, torch.from_numpy(position))
     return _framed(unit, volume)
-
-
-def facing(direction: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
-    """`R_camera_world` of an upright camera that looks along `direction` in the world."""
-    z = direction / np.linalg.norm(direction)
-    x = np.cross(z, [0.0, 0.0, 1.0])
-    x /= np.linalg.norm(x)
-    return np.stack([x, np.cross(z, x), z])
 
 
 def _framed(unit: Cameras, volume: float) -> Cameras:
