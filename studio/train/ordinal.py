@@ -28,6 +28,7 @@ from studio.train.jobs import Evaluation, Gate, Report, Training, gathered, medi
 from studio.train.loop import Loop, Losses, Player, learn
 from studio.train.mirrored_takes import WORDS, counted
 from studio.train.poses import HELD_OUT, TRAINED, clips
+from studio.train.recovery import aligned
 
 LEVEL = 0.08
 """Depths closer than this are called equal, m."""
@@ -189,7 +190,7 @@ def measured(network: Lifter, held: Seen, z: Float[Tensor, "N K"] | None = None)
         "pairs in order": float((order(own, 0.0) == right)[right != 0].float().mean()),
         "depth mm": 1000 * float((scale * own - true).abs().mean()),
         "pose mm": 1000 * float((pose - held.truth).norm(dim=-1).mean()),
-        "turned mm": 1000 * float((turned(pose, held.truth) - held.truth).norm(dim=-1).mean()),
+        "turned mm": 1000 * float((aligned(pose, held.truth) - held.truth).norm(dim=-1).mean()),
     }
 
 
@@ -202,16 +203,6 @@ def spread(network: Lifter, held: Seen) -> float:
     widths = torch.logspace(-2, -0.3, 60)
     cost = torch.stack([F.softplus(torch.where(right, -ahead, ahead) / w).mean() for w in widths])
     return float(widths[cost.argmin()])
-
-
-def turned(found: Float[Tensor, "N K 3"], truth: Float[Tensor, "N K 3"]) -> Float[Tensor, "N K 3"]:
-    """The similarity of least squares that carries `found` onto `truth` (Umeyama 1991), of each sample."""
-    a, b = found - found.mean(1, keepdim=True), truth - truth.mean(1, keepdim=True)
-    U, S, Vt = torch.linalg.svd(a.mT @ b)
-    sign = torch.stack([torch.ones_like(S[:, 0]), torch.ones_like(S[:, 0]), (torch.linalg.det(U) * torch.linalg.det(Vt)).sign()], -1)
-    R = (U * sign[:, None]) @ Vt
-    scale = (S * sign).sum(1) / a.square().sum((1, 2)).clamp_min(1e-9)
-    return scale[:, None, None] * (a @ R) + truth.mean(1, keepdim=True)
 
 
 def evaluate(config: Evaluation) -> Report:
