@@ -12,7 +12,7 @@ from rigs import rotation
 from studio.fit.volumes import cloud_of
 from studio.nets import checkpoint
 from studio.nets.shape import KEYPOINTS, Sight
-from studio.nets.volume import REACH, Grid, Volume, features, occupancy, projected
+from studio.nets.volume import REACH, Grid, Volume, features, hull, occupancy, projected
 from studio.train import sampled, voxels
 from studio.train.loop import Loop
 from studio.train.volume import Solids, hull_row, learned, made, row
@@ -65,6 +65,28 @@ def test_the_shadow_of_the_true_volume_is_the_mask():
     assert (shadow & mask).sum() / (shadow | mask).sum() > 0.85
     other = mask.flip(-1)
     assert (shadow & other).sum() / (shadow | other).sum() < 0.75
+
+
+def test_the_network_is_told_of_the_hulls_emptiness_outside_windows_too():
+    one = solids(2, 3, False)
+    people = one.people
+    masks = torch.ones_like(people.masks, dtype=torch.float32)  # so near a wall of masks that only the windows' edges carve
+    x, emptiest = features(masks, people.keypoints, people.sight, one.grid, size=32)
+    outside = (people.sight.window(one.grid.points(32)[:, None].expand(-1, 3, -1, -1)).abs() > 1.05).any(-1).any(1)
+    assert 0.02 < outside.float().mean() < 0.98
+    assert (emptiest.flatten(1)[outside] == 1).all()
+    assert torch.allclose(emptiest, 1 - hull(masks, people.sight, one.grid, 32), atol=1e-5)
+    far = x[:, 24:32].view(2, 2, 2, 2, 16, 16, 16).permute(0, 4, 1, 5, 2, 6, 3).reshape(2, -1)
+    assert (far[outside] == 1).all()
+
+
+def test_an_untrained_network_says_what_the_hull_does():
+    one, network = solids(2, 4, False), made(0).eval()
+    masks, sight = one.people.masks.float() / 255, one.people.sight
+    found = occupancy(network, masks, one.people.keypoints, sight, one.grid, size=32) > 0.5
+    own = hull(masks, sight, one.grid, 32) > 0.625
+    assert (found == own).float().mean() > 0.999
+    assert own.any()
 
 
 def test_features_of_a_mirror_are_those_of_the_mirrored_person():

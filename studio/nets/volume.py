@@ -158,7 +158,8 @@ def features(
     `mirrored` gives those of the person in a mirror.
     """
     outline, limbs = drawn(masks, keypoints)
-    near, far = _looked(outline, sight, grid, size), _looked(limbs, sight, grid, size // 2)
+    near = 1 - _looked(1 - outline, sight, grid, size)  # what lies outside a window is empty, as the hull has it
+    far = _looked(limbs, sight, grid, size // 2)
     if mirrored:
         near, far = near.flip(-1), far[:, :, MIRRORED].flip(-1)
     carved = near.amax(1)

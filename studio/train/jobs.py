@@ -109,7 +109,8 @@ class Report:
             column.justify = "right"
         for name, row in self.rows.items():
             view.add_row(name, *(f"{row[c]:.4g}" if c in row else "" for c in columns))
-        console.print(view)
+        view.width = Console(width=1000).measure(view).maximum  # on a narrow terminal lines break; numbers are never cut off
+        console.print(view, crop=False, overflow="ignore", no_wrap=True)
         for gate in self.gates:
             sign, colour = (">=" if gate.at_least else "<="), ("green" if gate.passed else "bold red")
             console.print(f"[{colour}]{'passed' if gate.passed else 'MISSED'}[/] {gate.name}: {gate.value:.4g} {sign} {gate.limit:g}")
