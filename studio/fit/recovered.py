@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,13 +18,11 @@ from rigs import rotation
 from rigs.anatomy import Anatomy
 from rigs.body import Body
 from studio.fit.initial import filled
+from studio.fit.observed import Observed
 from studio.fit.solve import Problem
 from studio.fit.state import State
 from studio.nets import recovery as network
 from studio.nets.shape import JOINTS, KEYPOINTS, SIZE, Sight
-
-if TYPE_CHECKING:
-    from studio.fit.observed import Observed
 
 HIPS = ("left_hip", "right_hip")
 LEAST = 8

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,14 +21,12 @@ from rigs import rotation
 from rigs.anatomy import anatomy
 from rigs.body import Body
 from studio.fit.evidence import Evidence, Figure, Terms, gathered
+from studio.fit.observed import Observed
 from studio.fit.recovered import Seen, relaxed, shown, windowed
 from studio.fit.state import State
 from studio.nets import recovery as network
 from studio.nets.recovery import Recovery
 from studio.nets.shape import JOINTS, KEYPOINTS, SIZE, Sight, crop
-
-if TYPE_CHECKING:
-    from studio.fit.observed import Observed
 
 FAR = 0.15
 """A keypoint that was held back counts as at most so far off, m at the body's distance."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -11,11 +10,9 @@ from torch import Tensor
 
 from rigs.body import Body
 from rigs.landmarks import landmark_skin
+from studio.fit.observed import Observed, Source
 from studio.nets import shape as network
 from studio.nets.shape import Sight, crop, heading
-
-if TYPE_CHECKING:
-    from studio.fit.observed import Observed, Source
 
 MOMENTS = 10
 """Frames that are looked at, each from all cameras."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,7 +12,9 @@ from torch import Tensor
 from rigs.body import Body, Skin
 from rigs.landmarks import landmark_skin
 from studio.fit.clouds import Cloud, cloud, isosurface
+from studio.fit.observed import Observed
 from studio.fit.points import Model
+from studio.fit.recovered import shown
 from studio.fit.robust import padded
 from studio.fit.solve import Problem
 from studio.fit.state import Pull
@@ -21,9 +22,6 @@ from studio.fit.surface import Surface, sampled
 from studio.nets import volume as network
 from studio.nets.shape import Sight, crop, heading
 from studio.nets.volume import REACH, Grid
-
-if TYPE_CHECKING:
-    from studio.fit.observed import Observed
 
 COUNT = 1500
 """Points of a frame's cloud."""
@@ -63,8 +61,6 @@ def seen_at(body: Body, observed: Observed) -> tuple[Tensor, Tensor, Sight, Grid
 
     None where masks are missing or the hips were not triangulated in every frame.
     """
-    from studio.fit.recovered import shown
-
     if not observed.masks or any(n not in observed.keypoints for n in HIPS):
         return None
     left, right = (observed.points[:, observed.keypoints.index(n)].float() for n in HIPS)
