@@ -86,7 +86,8 @@ def main() -> None:
     print(f"squared error of the joints over what sigma foretells: {sum(ratios) / len(ratios):.2f}")
     print("mean distance to the truth, mm, and acceleration error, m/s^2; synthetic people")
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1))
+        known = {s: {q: {k: v for k, v in row.items() if v == v} for q, row in rows.items()} for s, rows in results.items()}
+        options.json.write_text(json.dumps(known, indent=1))
 
 
 if __name__ == "__main__":
