@@ -11,7 +11,7 @@ from test_fit_solver import ring
 from rigs import makehuman
 from rigs.anatomy import anatomy
 from rigs.keypoints import COCO_WHOLEBODY
-from studio.fit.person import LOCKED
+from studio.fit.locked import LOCKED
 from studio.take import Take
 from studio.values import Keypoints2D
 

@@ -12,6 +12,7 @@ from studio.clock import footage
 from studio.edits import CONTACTS, Edits, changed, plain, remembered
 from studio.evaluate import posed_of
 from studio.fit import FitConfig, fit
+from studio.fit.again import REACH
 from studio.fit.stored_take import StoredTake
 from studio.track import track
 from studio.values import Keypoints2D, Motion, Tracks3D
@@ -156,9 +157,9 @@ def test_only_frames_around_an_edit_are_solved_again_and_meet_the_others(tmp_pat
     (take.folder / "edits.yaml").write_text(line)
     capsys.readouterr()
     after = Motion.load(fit(take, config))
-    assert f"solved again: actor {4 + 2 * config.halo} frames" in capsys.readouterr().out
+    assert f"solved again: actor {4 + 2 * REACH} frames" in capsys.readouterr().out
     same = (posed_of(after).joints == posed_of(before).joints).flatten(1).all(1)
-    assert same.nonzero()[:, 0].tolist() == [t for t in range(240) if not 100 - config.halo <= t < 104 + config.halo]
+    assert same.nonzero()[:, 0].tolist() == [t for t in range(240) if not 100 - REACH <= t < 104 + REACH]
     (take.folder / "edits.yaml").write_text(line + "\n- {drop: c0}")  # the whole take: from the start
     fit(take, config)
     assert "solved again" not in capsys.readouterr().out

@@ -13,8 +13,9 @@ from rigs.anatomy import anatomy
 from rigs.keypoints import COCO_WHOLEBODY, GROUPS
 from studio.fit import contact
 from studio.fit.config import FitConfig
+from studio.fit.locked import LOCKED
 from studio.fit.observed import Observed
-from studio.fit.person import LOCKED, fit_actor, windows
+from studio.fit.person import fit_actor, windows
 from studio.fit.points import Model
 from studio.fit.solve import settle
 from studio.fit.state import State

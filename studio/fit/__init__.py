@@ -88,14 +88,14 @@ def _fitted(
     """One actor's fit and motion; and how many frames were solved again, None where all were."""
     actor = tracks.actors[source.actor]
     path = take.motion_file(actor)
-    spans = touched(path, made_from, source.edits, source.first, len(source), config.halo)
-    if spans is None:
+    changes = touched(path, made_from, source.edits, source.first, len(source))
+    if changes is None:
         fitted = fit_actor(body, source, config, known_shape(take, actor, body), advance)
         return fitted, bound(body, fitted, actor, tracks, take.timecode), None
     old = Motion.load(path)
-    fitted = solved_again(Fitter(body, source[:1], config).sat(source), source, old, spans)
-    motion = spliced(old, bound(body, fitted, actor, tracks, take.timecode), spans)
-    return fitted, motion, sum(s.stop - s.start for s in spans)
+    fitted = solved_again(Fitter(body, source[:1], config).sat(source), source, old, changes)
+    motion = spliced(old, bound(body, fitted, actor, tracks, take.timecode), changes.spans)
+    return fitted, motion, changes.count
 
 
 def bound(body: Body, fitted: Fitted, actor: str, tracks: Tracks3D, timecode: str) -> Motion:

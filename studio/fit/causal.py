@@ -233,14 +233,14 @@ class _Window:
 
     def _tread(self) -> None:
         """Notes where the feet of the last frame are seen: the body's, moved to what the views say of them."""
-        if len(self.fitter.feet) != 4:
+        if self.fitter.standing is None:
             return
         assert self.state is not None and self.views is not None
         points = self.fitter.model.place(self.state[-1:], self.shape).points
         pull = pulls.keypoints(points, self.views[slice(len(self.state) - 1, None)], WIDE)
-        A, g = (x[0, self.fitter.feet] for x in (pull.information, pull.gradient))
+        A, g = (x[0, self.fitter.standing.feet] for x in (pull.information, pull.gradient))
         near = torch.eye(3, dtype=A.dtype, device=A.device) / UNSEEN**2
-        moved = points[0, self.fitter.feet] - torch.linalg.solve(A + near, g[..., None])[..., 0]
+        moved = points[0, self.fitter.standing.feet] - torch.linalg.solve(A + near, g[..., None])[..., 0]
         self.steps = torch.cat([self.steps, moved[None]])[-round(FLOOR_MEMORY * self.fitter.fps) - len(self.state) :]
 
     def _problem(self, held: Tensor | None) -> Problem:
@@ -257,9 +257,9 @@ class _Window:
 
     def _held(self) -> Tensor | None:
         """Where feet that stand are held, over the frames solved together; notes what stands."""
-        if not self.fitter.config.contact or len(self.fitter.feet) != 4 or len(self.steps) < self.fitter.fps:
+        if not self.fitter.config.contact or self.fitter.standing is None or len(self.steps) < self.fitter.fps:
             return None
-        now = self.fitter.model.place(self._own(), self.shape).points[:, self.fitter.feet]
+        now = self.fitter.model.place(self._own(), self.shape).points[:, self.fitter.standing.feet]
         feet = torch.cat([self.feet, now])
         calm = torch.nn.functional.avg_pool1d(self.steps[-len(feet) :].flatten(1).T[None], CALM, 1, CALM // 2, count_include_pad=False)
         chance = contact.probability(calm[0].T.unflatten(1, (4, 3)), self.fitter.fps)
@@ -267,7 +267,7 @@ class _Window:
         chance = torch.where(on, chance.clamp_min(0.51), chance.clamp_max(0.49))  # above a half is what is held
         self.contacts[-self.bound :] = chance[-self.bound :]
         held = torch.full((self.bound, len(self.fitter.names), 3), torch.nan, device=feet.device)
-        held[:, self.fitter.feet] = contact.anchors(feet, on)[-self.bound :]
+        held[:, self.fitter.standing.feet] = contact.anchors(feet, on)[-self.bound :]
         return held
 
     def _beside(self, state: State, views: pulls.Views) -> float:
@@ -328,8 +328,8 @@ class _Window:
         if self.bound == len(self.state):
             self.past = condensed(self._problem(self._held()), self._own(), self.smoothness, self.past)
             self.bound -= 1
-            if len(self.fitter.feet) == 4:
-                feet = self.fitter.model.place(self.state[:1], self.shape).points[:, self.fitter.feet]
+            if self.fitter.standing is not None:
+                feet = self.fitter.model.place(self.state[:1], self.shape).points[:, self.fitter.standing.feet]
                 self.feet = torch.cat([self.feet, feet])[-round(FLOOR_MEMORY * self.fitter.fps) :]
         self.state, self.views, self.contacts = self.state[1:], self.views[slice(1, None)], self.contacts[1:]
         self.seen, self.followed, self.first = self.seen[1:], self.followed[1:], self.first + 1

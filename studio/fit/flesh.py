@@ -18,6 +18,8 @@ from studio.fit.solve import Problem
 from studio.fit.state import Pull
 from studio.fit.surface import Surface, sampled
 
+POINTS = 400
+"""Of the surface; with 600 the fit is no better and a quarter slower, with 300 limbs are 0.4 mm worse."""
 DEEP = 10.0
 """Kernel of what is solid: a limb far inside another is a mistake that must be undone, not an outlier."""
 
@@ -41,7 +43,7 @@ class Flesh:
         """None where nothing is asked of the surface."""
         if not (silhouette or solid_ or floor) or not len(body.triangles):
             return None
-        surface = sampled(body)
+        surface = sampled(body, POINTS)
         return cls(surface, solid.apart(surface.skin.rest), silhouette, solid_, floor, kernel)
 
     def speaks(self, masks: Sequence[Bool[Tensor, "T _ _"]]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -225,7 +226,14 @@ def limbs_of(
 ) -> Limbs:
     """Limbs of a skeleton whose unknowns (translation, joints, expression) are `free`; joints `expressive` carry points that the
     expression moves. The root, and a joint that is free about some axis, are there with all their axes (see `Limbs.held`)."""
-    J = len(parents)
+    return _limbs(tuple(parents), tuple(free.tolist()), tuple(expressive.tolist()), device, dtype)
+
+
+@lru_cache(maxsize=32)
+def _limbs(
+    parents: tuple[int, ...], unknown: tuple[bool, ...], expressive: tuple[bool, ...], device: torch.device, dtype: torch.dtype
+) -> Limbs:
+    J, free = len(parents), torch.tensor(unknown)
     each = free[: 3 + 3 * J].view(-1, 3)
     nodes = [n for n in range(J + 1) if n < 2 or bool(each[n].any())]
     above = {n: _above(n, parents, set(nodes)) for n in nodes}

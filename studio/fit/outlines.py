@@ -5,7 +5,9 @@ Both directions are needed: the first alone is content with a body too small, th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -62,7 +64,7 @@ def outlines(
     cameras: Cameras,
     masks: Sequence[Bool[Tensor, "T _ _"]],
     centre: Float[Tensor, "T 3"],
-    count: int = 160,
+    count: int = 128,
     others: Sequence[Bool[Tensor, "T _ _"]] = (),
 ) -> Outlines:
     """From each camera's masks, of any resolution, that show the whole image; an empty mask says nothing of its frame.
@@ -76,7 +78,9 @@ def outlines(
     grids = [_grid(cameras[n], (h, w), tuple(m.shape[1:])) for n, m in zip(cameras.names, masks)]
     field = torch.zeros(C, T, h, w, dtype=torch.float16)  # the largest thing there is: half a pixel in 500 is plenty
     edge, outward = torch.full((C, T, count, 2), torch.nan), torch.zeros(C, T, count, 2)
-    for c, (at, origin, cell) in enumerate(grids):
+
+    def draw(c: int) -> None:
+        at, origin, cell = grids[c]
         known = _known(at, *masks[c].shape[1:])
         for t in range(T):
             mask = cv2.remap(masks[c][t].numpy().astype(np.float32), at[..., 0], at[..., 1], cv2.INTER_LINEAR) > 0.5
@@ -92,6 +96,9 @@ def outlines(
             points = points + (box[1].start, box[0].start)
             edge[c, t, : len(points)] = torch.from_numpy(origin + cell * points).float()
             outward[c, t, : len(points)] = torch.from_numpy(normals).float()
+
+    with ThreadPoolExecutor(min(C, os.cpu_count() or 1)) as pool:  # OpenCV lets go of the interpreter
+        list(pool.map(draw, range(C)))
     origins = torch.tensor(np.array([o for _, o, _ in grids]), dtype=torch.float32)
     cells = torch.tensor([s for _, _, s in grids])
     R, translation = cameras.R_camera_world.float(), cameras.translation.float()

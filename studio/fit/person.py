@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from rigs.anatomy import Anatomy, anatomy
@@ -23,7 +23,9 @@ from rigs.landmarks import landmark_skin
 from studio.fit import contact, initial, learned, pulls, recovered, shot
 from studio.fit.bursts import Bursts, parts
 from studio.fit.config import FitConfig
+from studio.fit.earlier import Earlier
 from studio.fit.flesh import Flesh
+from studio.fit.locked import LOCKED, with_locked_joints
 from studio.fit.mirrored import opinions, order_of, turned_back, with_order
 from studio.fit.observed import Observed, Source
 from studio.fit.order import Order
@@ -32,14 +34,15 @@ from studio.fit.priors import ExpressionPrior, JointPrior, Priors, Smoothness
 from studio.fit.seat import HANDS, Seat, seated
 from studio.fit.silhouettes import likely_shape
 from studio.fit.solve import Problem, settle, settle_shape, smooth, spread
+from studio.fit.standing import Standing
 from studio.fit.state import Pull, State
 from studio.fit.volumes import with_volumes
 
-LOCKED = ("Jaw", "LeftEye", "RightEye")
-"""Joints no keypoint sees: the expression's jawOpen and eyeLook coefficients move their flesh."""
 FAST = {"Arm": 1.5, "ForeArm": 2.0, "Hand": 2.5, "Leg": 1.5, "UpLeg": 1.2}
 """How much livelier than the trunk a joint accelerates; fingers as `Hand`."""
 
+WIDE = 25.0
+"""Kernel that heeds nearly everything: begins a fit, and tells a frame that went astray."""
 UNLIKE = 0.002
 """How far the joints of a person lie from those of the most similar body that the model can be, per axis, m."""
 
@@ -81,11 +84,10 @@ class Fitter:
             self.free[j : j + 3] = False
         faces = [k for k, n in enumerate(named) if n.startswith("face-")]
         self.faces = faces
-        self.feet = [named.index(n) for n in contact.POINTS if n in named]
-        hands = [named.index(n) for n in contact.HANDS if n in named]
-        self.hands = hands if len(hands) == 4 else []
+        self.standing = Standing.of(self.body, self.model.skin, named, self.fps)
         self.firm = torch.ones(len(named), device=self.device)
-        self.firm[self.hands] = contact.FIRM
+        if self.standing is not None:
+            self.firm[self.standing.hands] = contact.FIRM
         self.seat: Seat | None = None
         outlined = config.silhouette if observed.masks else 0.0  # without masks there is nothing to sample a surface for
         self.flesh = Flesh.of(self.body, outlined, config.solid, config.floor, config.kernel)
@@ -134,15 +136,16 @@ class Fitter:
             c.root_acceleration, c.joint_acceleration * each, c.expression_acceleration, len(self.body.expression_names), self.fps
         )
 
-    def smoothed(self, problem: Problem, state: State) -> tuple[State, Smoothness]:
-        """All frames together; smoothness too, which becomes each part's own in each moment while the fit settles."""
+    def smoothed(self, problem: Problem, state: State, nearly: bool = False) -> tuple[State, Smoothness]:
+        """All frames together; smoothness too, which becomes each part's own in each moment while the fit settles. `nearly`: most frames
+        have been smooth already."""
         usual, config = self.smoothness(), self.config
         if config.bursts <= 0:
             return smooth(problem, state, usual, 8), usual
         part = parts(self.body.skeleton, len(self.body.expression_names)).to(self.device)
         bursts = Bursts(part, max(1.0, config.bursts / config.joint_acceleration))
-        state = smooth(problem, state, usual, 3)
-        for _ in range(2):
+        state = smooth(problem, state, usual, 1 if nearly else 3)
+        for _ in range(1 if nearly else 2):
             state = smooth(problem, state, bursts.adapted(usual, state), 2)
         return state, bursts.adapted(usual, state)
 
@@ -168,19 +171,15 @@ class Fitter:
         blur = self.scatter.cpu() * (observed.cameras.focal.mean(1)[:, None, None] / depth)
         return pulls.Views.undistorted(observed.cameras, pixels, (sigma**2 + blur**2).sqrt()).to(self.device)
 
-    def contacts(self, points: Float[Tensor, "T P 3"], views: pulls.Views) -> tuple[Float[Tensor, "T P"], Bool[Tensor, "T P"]]:
-        """Probability that feet and hands (where these are keypoints) are planted, and when they are taken to be."""
-        feet, hands = points[:, :4], points[:, 4:]
-        p = contact.probability(feet, self.fps)
-        if not self.hands:
-            return p, contact.planted(p, self.fps)
-        soles = self.model.skin.rest[self.feet, 2] - self.body.skin.rest[:, 2].min()
-        sides = [[k for k, n in enumerate(self.names) if n.startswith((f"{s}_hand", f"{s}_middle"))] for s in ("left", "right")]
-        seen = torch.stack([(views.precision[:, k] > 0).any(0).any(0) for k in sides], 1)
-        q = contact.hand_probability(hands, feet, soles, seen, self.fps)
-        return torch.cat([p, q], 1), torch.cat([contact.planted(p, self.fps), contact.leaning(q, self.fps)], 1)
-
-    def problem(self, shape: Tensor, views: pulls.Views, kernel: float, planted: Tensor | None = None, face: bool = True) -> Problem:
+    def problem(
+        self,
+        shape: Tensor,
+        views: pulls.Views,
+        kernel: float,
+        planted: Tensor | None = None,
+        face: bool = True,
+        earlier: Earlier | None = None,
+    ) -> Problem:
         """The objective for one stretch; expression is free only with `face` and where a face was seen."""
 
         def evidence(points: Tensor, frames: slice | Tensor) -> Pull:
@@ -189,7 +188,7 @@ class Fitter:
                 pull = pull + self.seat.pull(points)
             if planted is not None:
                 pull = pull + pulls.targets(points, planted[frames], (self.config.contact * self.firm).expand(points.shape[:2]), 20.0)
-            return pull
+            return pull if earlier is None else pull + earlier.pull(points, frames)
 
         free = self.free.clone()
         if not face or not bool((views.precision[:, self.faces] > 0).any()):
@@ -212,11 +211,11 @@ class Fitter:
         if guess is None:
             return state
         guess = shot.mended(self.body.to("cpu"), observed, *guess) if self.config.adapt else guess
-        return recovered.better(self.problem(shape, self.views(observed), 25.0, face=False), state, *guess)[0]
+        return recovered.better(self.problem(shape, self.views(observed), WIDE, face=False), state, *guess)[0]
 
     def alone(self, state: State, views: pulls.Views, shape: Tensor) -> State:
         """Every frame by itself, the kernel narrowing."""
-        for kernel, iterations in ((25.0, 6), (8.0, 6)):
+        for kernel, iterations in ((WIDE, 6), (8.0, 6)):
             state, cost = settle(self.problem(shape, views, kernel, face=False), state, iterations)
             state = self._rescued(state, cost, views, shape, kernel)
         state, _ = settle(self.problem(shape, views, self.config.kernel), state, 5)
@@ -264,49 +263,65 @@ class Fitter:
         thought = opinions(observed.cameras, observed.keypoints, observed.pixels, c.order) if c.order else ()
         return order_of((*observed.orders, *thought), self.names, observed.cameras, self.device)
 
-    def stretch(self, observed: Observed, shape: Tensor) -> tuple[State, Tensor, Tensor]:
-        """Poses, joint spread and contacts of consecutive frames."""
-        views = self.views(observed)
-        state = self.alone(self.start(observed, shape), views, shape)
-        problem, order = self.problem(shape, views, self.config.kernel), self.order(observed)
+    def again(self, observed: Observed, views: pulls.Views, shape: Tensor, earlier: Earlier) -> State:
+        """The earlier poses; where something else is told now, what that leads to from there, or from nothing where it fits far worse than
+        the frames around it do."""
+        fresh, others = earlier.fresh.nonzero()[:, 0], (~earlier.fresh).nonzero()[:, 0]
+        if not len(fresh):
+            return earlier.state
+        found, _ = settle(self.problem(shape, views[fresh], self.config.kernel), earlier.state[fresh], 5)
+        wide = self.problem(shape, views, WIDE)
+        cost = wide.cost(found, fresh)
+        usual = wide.cost(earlier.state[others], others).median() if len(others) else 0.0
+        lost = (cost > 2 * usual + 60).nonzero()[:, 0]
+        if len(lost):
+            told = views[fresh[lost]]
+            anew = self.alone(self.start(observed[fresh[lost]], shape), told, shape)
+            better = self.problem(shape, told, WIDE).cost(anew, slice(None)) < cost[lost]
+            found = found.replaced(lost, anew.where(better, found[lost]))
+        return earlier.state.replaced(fresh, found)
+
+    def held(
+        self, observed: Observed, views: pulls.Views, state: State, shape: Tensor, earlier: Earlier | None
+    ) -> tuple[Float[Tensor, "T 8"], Float[Tensor, "T K 3"] | None]:
+        """Probability that feet and hands are planted, and where they are held, NaN while they are not; None where nothing ever is."""
+        if not self.config.contact or self.standing is None or self.seat is not None:
+            return torch.zeros(len(state), 8, device=self.device), None
+        points = self.model.place(state, shape).points[:, self.standing.chosen]
+        own = slice(0, len(points)) if earlier is None else earlier.own
+        points = points if earlier is None else earlier.widened(points, self.standing.chosen)
+        said = None if observed.standing is None else observed.standing.to(self.device)
+        contacts, anchors = self.standing.found(points, self.standing.seen(views), own, said)
+        held = torch.full((len(state), len(self.names), 3), torch.nan, device=self.device)
+        held[:, self.standing.chosen] = anchors
+        return contacts, held
+
+    def stretch(self, observed: Observed, shape: Tensor, earlier: Earlier | None = None) -> tuple[State, Tensor, Tensor]:
+        """Poses, joint spread and contacts of consecutive frames; of an `earlier` fit both ends stay."""
+        views, kernel = self.views(observed), self.config.kernel
+        if earlier is None:
+            state = self.alone(self.start(observed, shape), views, shape)
+        else:
+            state = self.again(observed, views, shape, earlier)
+        problem, order = self.problem(shape, views, kernel, earlier=earlier), self.order(observed)
         if order is not None:
-            state = turned_back(lambda kernel: self.problem(shape, views, kernel), state, order, self.config.kernel)
+            state = turned_back(lambda kernel: self.problem(shape, views, kernel, earlier=earlier), state, order, kernel)
             problem = with_order(problem, order)
-        state, smoothness = self.smoothed(problem, state)
-        contacts, held = torch.zeros(len(state), 8, device=self.device), None
-        if self.config.contact and len(self.feet) == 4 and self.seat is None:
-            chosen = self.feet + self.hands
-            points = self.model.place(state, shape).points[:, chosen]
-            contacts, on = self.contacts(points, views)
-            if observed.standing is not None:
-                said = observed.standing.to(self.device)[:, : len(chosen)]
-                on, contacts = torch.where(said.isnan(), on, said > 0.5), torch.where(said.isnan(), contacts, said)
-            contacts = torch.where(on, contacts.clamp_min(0.51), contacts.clamp_max(0.49))  # above a half is what was held
-            held = torch.full((len(state), len(self.names), 3), torch.nan, device=self.device)
-            held[:, chosen] = contact.anchors(points, on)
-            contacts = torch.nn.functional.pad(contacts, (0, 8 - len(chosen)))
-        problem = self.problem(shape, views, self.config.kernel, held)
+        state, smoothness = self.smoothed(problem, state, earlier is not None)
+        contacts, held = self.held(observed, views, state, shape, earlier)
+        problem = self.problem(shape, views, kernel, held, earlier=earlier)
         problem = problem if order is None else with_order(problem, order)
         flesh = self.flesh if self.flesh is not None and self.flesh.speaks(observed.masks) else None
         if flesh is not None:
             problem = flesh.joined(problem, self.fleshed, observed.cameras, observed.masks, state.root, observed.others)
         problem = self.with_sightings(problem, observed, state.root)
         if held is not None or flesh is not None or self.sighted is not None:
-            state = smooth(problem, state, smoothness, 5)
+            state = smooth(problem, state, smoothness, 5 if earlier is None else 3)
         wary = Smoothness(torch.minimum(smoothness.precision, self.smoothness().precision))  # a still moment may be one nobody saw
         sigma = (spread(replace(problem, priors=self.priors.apart()), state, wary) ** 2 + self.doubt() ** 2).sqrt()
         if self.seat is not None:  # held is not seen: neither the seat nor other frames tell where the unseen is
             sigma = (self.unseated(state, views, shape) ** 2 + self.doubt() ** 2).sqrt()
         return state, sigma, contacts
-
-
-def with_locked_joints(skin: Skin, body: Body) -> Skin:
-    """The same points, carried by the joint above where theirs is locked: at rest it moves as that one does."""
-    weights = skin.weights.clone()
-    for joint in sorted((body.skeleton.index(j) for j in LOCKED), reverse=True):
-        weights[:, body.skeleton.parents[joint]] += weights[:, joint]
-        weights[:, joint] = 0
-    return replace(skin, weights=weights)
 
 
 def windows(frames: int, size: int, halo: int) -> Iterator[tuple[slice, slice]]:

@@ -83,12 +83,13 @@ def _outer(body: Body, faces: np.ndarray) -> np.ndarray:
 
 def _spread(rest: np.ndarray, allowed: np.ndarray, count: int) -> np.ndarray:
     """Farthest-point sampling, begun at the lowest vertex."""
-    points = rest[allowed]
-    chosen = [int(points[:, 2].argmin())]
-    distance = ((points - points[chosen[0]]) ** 2).sum(1)
-    for _ in range(min(count, len(points)) - 1):
+    x, y, z = points = np.ascontiguousarray(rest[allowed].T)
+    far = lambda i: (x - x[i]) ** 2 + (y - y[i]) ** 2 + (z - z[i]) ** 2  # noqa: E731
+    chosen = [int(z.argmin())]
+    distance = far(chosen[0])
+    for _ in range(min(count, points.shape[1]) - 1):
         chosen.append(int(distance.argmax()))
-        distance = np.minimum(distance, ((points - points[chosen[-1]]) ** 2).sum(1))
+        np.minimum(distance, far(chosen[-1]), out=distance)
     return allowed[np.array(chosen)]
 
 

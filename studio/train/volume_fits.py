@@ -17,7 +17,7 @@ from rigs.anatomy import anatomy
 from rigs.body import Skin
 from studio.fit import initial, pulls
 from studio.fit.clouds import Cloud
-from studio.fit.person import LOCKED, with_locked_joints
+from studio.fit.locked import LOCKED, with_locked_joints
 from studio.fit.points import Model
 from studio.fit.priors import ExpressionPrior, JointPrior, Priors
 from studio.fit.solve import Problem, settle, settle_shape
