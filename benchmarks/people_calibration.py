@@ -25,8 +25,8 @@ from calibration.cameras import Cameras, adapt_to_video, joined
 from calibration.formats import read_cameras
 from calibration.people import PeopleConfig, PeopleFit, PeopleViews, calibrate_people
 from calibration.people_prior import of_one_kind
-from calibration.people_start import angle, nearest_rotation
 from calibration.people_watch import watch
+from calibration.rotations import angle, nearest_rotation
 from rigs import makehuman
 from rigs.keypoints import BONES, mirrored
 from studio.calibrate import BODY_LANDMARKS, LANDMARKS, Filmed, filmed, in_world

@@ -16,6 +16,7 @@ from calibration.extrinsics import RigFit, solve_rig
 from calibration.intrinsics import LensFit
 from calibration.reprojection import Sightings, lateness
 from calibration.rig_views import board_velocity
+from calibration.rotations import nearest_rotation
 from calibration.triangulate import triangulate
 
 EVERY = 5
@@ -148,10 +149,11 @@ def _turned_away(points: Float[Tensor, "B N 3"], cameras: Cameras, views: BoardV
     away: list[list[bool]] = [[] for _ in cameras.names]
     for b in (ok.sum(1) >= LEAST).nonzero()[:, 0].tolist():
         x, y = flat[ok[b]], points[b, ok[b]]
-        U, S, Vt = torch.linalg.svd((y - y.mean(0)).mT @ (x - x.mean(0)))
+        M = (y - y.mean(0)).mT @ (x - x.mean(0))
+        S = torch.linalg.svdvals(M)
         if float(S[1]) < 1e-3 * float(S[0]):
             continue  # in one line: either side may show
-        R = U @ torch.diag(torch.stack([S.new_ones(()), S.new_ones(()), torch.linalg.det(U @ Vt).sign()])) @ Vt
+        R = nearest_rotation(M)
         for c in (views.seen()[:, b] & ~views.behind[:, b]).nonzero()[:, 0].tolist():
             away[c].append(bool((cameras.position[c] - y.mean(0)) @ R[:, 2] > 0))
     return torch.tensor([sum(a) / len(a) if a else torch.nan for a in away], dtype=torch.float64)

@@ -12,7 +12,7 @@ from torch import Tensor
 from calibration.boards import BoardViews
 from calibration.camera_graph import ENOUGH
 from calibration.intrinsics import LensFit
-from calibration.quality import GOOD, VIEWS
+from calibration.view_gates import GOOD, VIEWS
 
 
 def shared_views(views: BoardViews) -> Int[Tensor, "C C"]:

@@ -14,7 +14,7 @@ from calibration.gates import Gate, verdict, worst
 from calibration.people import PeopleFit
 from calibration.people_watch import Watch
 from calibration.people_world import Ground, World
-from calibration.quality import judge_floor
+from calibration.world_gates import judge_floor
 
 RESIDUAL = (0.006, 0.015)
 """A camera's median residual, as a part of the image's longer side, from which to warn, and to fail."""

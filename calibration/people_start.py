@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from calibration.rotations import angle, nearest_rotation
+
 MOST_CANDIDATES = 80
 """Frames whose own rotation is tried on all frames of a pair."""
 
@@ -56,19 +58,6 @@ def centred(skeleton: Float[Tensor, "... K 3"]) -> tuple[Float[Tensor, "... K 3"
     w = there.to(skeleton.dtype)[..., None]
     filled = skeleton.nan_to_num()
     return (filled - (filled * w).sum(-2, keepdim=True) / w.sum(-2, keepdim=True).clamp_min(1)) * w, there
-
-
-def nearest_rotation(M: Float[Tensor, "... 3 3"]) -> Float[Tensor, "... 3 3"]:
-    """The rotation R for which trace(R^T M) is largest."""
-    U, _, Vt = torch.linalg.svd(M)
-    sign = torch.ones_like(M[..., 0])
-    sign[..., 2] = torch.det(U @ Vt).sign()
-    return (U * sign[..., None, :]) @ Vt
-
-
-def angle(R: Float[Tensor, "... 3 3"]) -> Float[Tensor, "..."]:
-    """Angle of a rotation, rad."""
-    return ((R.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1).acos()
 
 
 def turn_between(first: Float[Tensor, "T K 3"], second: Float[Tensor, "T K 3"], mirror: Sequence[int]) -> Turn | None:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calibration.people import PeopleFit
-from calibration.people_start import nearest_rotation
+from calibration.rotations import nearest_rotation
 
 WIDE = 0.15
 """Spread (standard deviation) of the places stood on, across, from which they tell the floor's tilt, as a share of body height."""

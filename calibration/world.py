@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calibration.cameras import Cameras
+from calibration.rotations import nearest_rotation
 
 WIDE = 0.1
 """Spread (standard deviation) across, as a part of that along, from which points tell a plane's or a rig's tilt."""
@@ -91,11 +92,9 @@ def from_known_points(seen: Mapping[str, Float[Tensor, "3"]], known: Mapping[str
     x, y = (torch.stack([p[n].to(torch.float64) for n in names]) for p in (seen, known))
     _refuse_a_line(y, "known points")
     a, b = x - x.mean(0), y - y.mean(0)
-    U, S, Vt = torch.linalg.svd(b.mT @ a)
-    sign = torch.ones(3, dtype=torch.float64)
-    sign[2] = torch.linalg.det(U @ Vt).sign()
-    R = U @ torch.diag(sign) @ Vt
-    factor = float((S * sign).sum() / a.square().sum()) if scale else 1.0
+    M = b.mT @ a
+    R = nearest_rotation(M)
+    factor = float((R * M).sum() / a.square().sum()) if scale else 1.0
     move = Move(R, y.mean(0) - factor * R @ x.mean(0), factor)
     error = (move.points(x) - y).norm(dim=-1)
     size = float(b.norm(dim=-1).max())

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from calibration.cameras import Cameras
 from calibration.gates import Gate, verdict, worst
+from calibration.rig_gates import SIZES
 from calibration.world import Move
 
 HIGH, LEAN = (0.01, 0.04), (1.0, 3.0)
@@ -27,6 +28,18 @@ FLAT = (0.01, 0.04)
 """Root mean square distance of points from where they should be: from one floor, or from where they are known to lie, m."""
 SCALE = (0.005, 0.02)
 """By how much known points may make the metre another one than the calibration's, as a part of it."""
+
+
+def judge_floor(cameras: Cameras) -> Gate:
+    """Whether cameras stand where cameras do in a world that was levelled: above the floor, most of them, and no tower high."""
+    height = cameras.position[:, 2]
+    above, lowest = float((height > 0).double().mean()), float(height.min())
+    if above <= 0.5:
+        remedy = "The board lay face down, or name another instant: print up, flat on the floor, seen by two cameras."
+        return Gate("floor", "fail", lowest, 0, f"{100 * (1 - above):.0f} % of the cameras would stand below the floor.", remedy)
+    fine = lowest > 0 and float(height.max()) < SIZES[0][1]
+    sentence = f"The cameras stand {lowest:.2f} to {float(height.max()):.2f} m above the floor."
+    return Gate("floor", "pass" if fine else "warn", lowest, 0, sentence, "" if fine else "Is the board flat on the floor at that instant?")
 
 
 def floors_agree(gate: Gate, others: Sequence[Float[Tensor, "N 3"]]) -> Gate:

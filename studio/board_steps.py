@@ -22,9 +22,10 @@ from calibration.gates import Gate, passed, place_for, save_gates
 from calibration.held_out import HeldOut, held_out
 from calibration.intrinsics import FocalPrior, LensFit, calibrate_lens
 from calibration.lens_library import Library
-from calibration.quality import Distance, judge, judge_floor
+from calibration.quality import judge
+from calibration.rig_gates import Distance
 from calibration.world import Move, from_board
-from calibration.world_gates import rests
+from calibration.world_gates import judge_floor, rests
 from studio.boards import find_in_videos, read_instants, sync_numbers
 from studio.calibration_report import Account, account_of_boards, write_report
 from studio.pairing import video_files

@@ -19,7 +19,8 @@ from calibration.formats import read_cameras
 from calibration.gates import Gate, passed, save_gates, told_refused
 from calibration.held_out import HeldOut
 from calibration.lens_library import Library
-from calibration.quality import VIEWS, Distance
+from calibration.rig_gates import Distance
+from calibration.view_gates import VIEWS
 from calibration.world_gates import floors_agree
 from studio import board_steps as steps
 from studio.board_print import described, length

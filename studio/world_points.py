@@ -21,10 +21,9 @@ from torch import Tensor
 
 from calibration.cameras import Cameras
 from calibration.gates import Gate
-from calibration.quality import judge_floor
 from calibration.triangulate import triangulate
 from calibration.world import Move, from_floor, from_known_points, from_marks, from_up
-from calibration.world_gates import judge_clicks, judge_points
+from calibration.world_gates import judge_clicks, judge_floor, judge_points
 
 Marks = dict[str, tuple[float, float, float]]
 """Named points, m."""

@@ -14,7 +14,9 @@ from calibration.cameras import Cameras
 from calibration.gates import Gate, doubts, load_gates, passed, save_gates, verdict
 from calibration.held_out import chosen
 from calibration.intrinsics import LensFit, calibrate_lens
-from calibration.quality import Distance, judge, judge_floor
+from calibration.quality import judge
+from calibration.rig_gates import Distance
+from calibration.world_gates import judge_floor
 from studio.board_steps import solved
 from studio.calibrate_boards import board_of, distance_of
 

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from calibration.board import Board
 from calibration.formats import read_cameras
 from calibration.gates import Gate, passed
-from calibration.quality import Distance
+from calibration.rig_gates import Distance
 from studio import board_steps as steps
 from studio.board_print import described, length
 from studio.calibrate_boards import distance_of

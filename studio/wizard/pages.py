@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from calibration.board import dictionaries
 from calibration.gates import passed
 from calibration.next_shots import pair_shots, shared_views
-from calibration.quality import judge_views
+from calibration.view_gates import judge_views
 from studio.review.markup import tag
 from studio.wizard import actions, parts
 from studio.wizard.state import BEST, BOARD, FILE, FOLDER, LIVE, MARKS, SAME, USUAL, Step
