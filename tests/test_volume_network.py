@@ -84,7 +84,7 @@ def test_an_untrained_network_says_what_the_hull_does():
     one, network = solids(2, 4, False), made(0).eval()
     masks, sight = one.people.masks.float() / 255, one.people.sight
     found = occupancy(network, masks, one.people.keypoints, sight, one.grid, size=32) > 0.5
-    own = hull(masks, sight, one.grid, 32) > 0.625
+    own = hull(masks, sight, one.grid, 32) > 0.9
     assert (found == own).float().mean() > 0.999
     assert own.any()
 

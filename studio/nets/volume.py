@@ -30,6 +30,8 @@ FINE = 64
 """Cells along an edge of what comes out; the network itself works on half as many."""
 EDGE = 0.15
 """Distances to a mask's edge count up to here, m."""
+ADMITTED = 0.9
+"""How much of a cell's place every mask must hold for an untrained network to call it body: where hulls of four masks are at their best."""
 THICK = 0.06
 """Spread of a limb's heat around the line between its keypoints, m."""
 _LIMBS = (
@@ -222,7 +224,7 @@ class Volume(nn.Module):
         y = F.relu(self.last(torch.cat([levels.pop(), _twice(self.narrow(y))], 1)))
         cells, h = self.cells(y), y.shape[-1]
         cells = cells.view(-1, 2, 2, 2, h, h, h).permute(0, 4, 1, 5, 2, 6, 3).reshape(-1, 2 * h, 2 * h, 2 * h)
-        return cells + self.trust * (0.5 - emptiest) - 1
+        return cells + self.trust * (1 - ADMITTED - emptiest)
 
 
 def _twice(x: Tensor) -> Tensor:

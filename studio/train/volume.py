@@ -30,7 +30,7 @@ from studio.train.sampled import Sampled
 
 BATCH = 4
 """People a step; half as many on the finest grid."""
-PRESETS: dict[str, tuple[int, int, int]] = {"small": (200, 100, 32), "full": (400, 400, FINE)}
+PRESETS: dict[str, tuple[int, int, int]] = {"small": (200, 300, 32), "full": (1000, 3000, FINE)}
 """People, steps, and cells along an edge of the grid."""
 HELD_OUT = tuple(range(9000, 9006))
 """Seeds of the people that nothing is trained on, made by the other generator."""
@@ -38,6 +38,8 @@ COARSE = 0.6
 """Share of the steps that are made on half of the finest grid, at an eighth of the cost."""
 SHADOW = 0.3
 """What the shadows in the cameras are worth beside the cells."""
+OVERLAP = 1.0
+"""What intersection over union is worth beside the cells' cross entropy, which cares for empty space as much as for limbs."""
 HULL = (0.35, 0.5, 0.65, 0.8, 0.9)
 """Thresholds among which the hull has its best, found on the people trained on."""
 DATA = "synthetic: bodies sampled in shape and pose, masks of projected skin with clothes' thickness, keypoints with detection noise"
@@ -158,14 +160,21 @@ def learned(network: Volume, data: Solids, loop: Loop, arm: Arm, size: int, stat
     def loss(b: dict[str, Any]) -> Losses:
         logits = network(b["x"], b["emptiest"])
         cells = F.binary_cross_entropy_with_logits(logits, b["truth"], reduction="sum") / b["truth"].sum().clamp_min(1)
+        terms = {"cells": cells, "overlap": OVERLAP * (1 - overlap(logits.sigmoid(), b["truth"])).mean()}
         if arm == "cells":
-            return {"cells": cells}
+            return terms
         upright = logits.flip(-1) if b["flip"] else logits
         shadow = projected(upright, Grid(b["centre"], b["turn"]), Sight(**b["sight"]), steps=logits.shape[-1] * 5 // 8)
-        return {"cells": cells, "shadows": SHADOW * F.binary_cross_entropy_with_logits(shadow, b["seen"]) / b["seen"].mean()}
+        return terms | {"shadows": SHADOW * F.binary_cross_entropy_with_logits(shadow, b["seen"]) / b["seen"].mean()}
 
-    recipe = {"arm": arm, "people": len(data), "size": size}
+    recipe = {"arm": arm, "people": len(data), "size": size, "weights": [SHADOW, OVERLAP]}
     return learn(Player(network, loss, rate=2e-3, average=0.98), batches, replace(loop, recipe=recipe), state).done
+
+
+def overlap(found: Float[Tensor, "n D D D"], truth: Float[Tensor, "n D D D"]) -> Float[Tensor, "n"]:
+    """Intersection over union of shares, 0 to 1."""
+    both = (found * truth).sum((1, 2, 3))
+    return both / (found.sum((1, 2, 3)) + truth.sum((1, 2, 3)) - both).clamp_min(1e-6)
 
 
 @torch.no_grad()
