@@ -87,8 +87,8 @@ def main() -> None:
     for seed, rows in found.items():
         for name, r in rows.items():
             print(
-                f"{seed:5}{name:16}{r['frames']:7.0f}{r['wall_s']:7.2f} s{r['cpu_s']:7.2f} s{r['apart_mm']:6.2f} mm{r['most_apart_mm']:7.1f} mm"
-                f"{r['error_before_mm']:11.2f} mm{r['error_mm']:6.2f} mm"
+                f"{seed:5}{name:16}{r['frames']:7.0f}{r['wall_s']:7.2f} s{r['cpu_s']:7.2f} s{r['apart_mm']:6.2f} mm"
+                f"{r['most_apart_mm']:7.1f} mm{r['error_before_mm']:11.2f} mm{r['error_mm']:6.2f} mm"
             )
     if arguments.json:
         Path(__file__).with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
