@@ -124,24 +124,8 @@ def calibrate(
     if board is not None or videos:
         code = _calibrate_board(videos, board, out, instants, lenses, floor, distance, accept, bool(from_people), world, library)
         return _save_lenses(Library.named(save_lenses, lens_model), out) if save_lenses and out and not code else code
-    from calibration.gates import gates_of, passed
-    from studio import calibrate_check as checks
-    from studio.calibrate import calibrate_from_people
-
-    if not from_people:
-        raise ValueError("studio calibrate: needs VIDEO... --board BOARD, or --from-people VIDEO... (or a take's folder)")
-    if missing := [p for p in from_people if not p.exists()]:
-        raise FileNotFoundError(f"{missing[0]}: no such file or folder; give videos, a folder of them, or a take's folder")
     target = None if out is None else cameras_file(out)
-    if check is not None:
-        return checks.check_with_people(from_people, check, height, target)
-    if target is None:
-        raise ValueError("studio calibrate: needs --out FILE, the cameras.yaml to write")
-    if refine is not None:
-        written = checks.refine_from_people(from_people, refine, target, accept=accept)
-    else:
-        written = calibrate_from_people(from_people, target, height, lenses, same_lens, accept=accept, place=world, library=library)
-    return 0 if accept or passed(gates_of(written)[0]) else 2
+    return _calibrate_people(from_people, target, height, lenses, same_lens, refine, check, accept, world, library)
 
 
 def _replace_world(file: Path, out: Path, world: World, accept: bool) -> int:
@@ -184,6 +168,38 @@ def _calibrate_board(
 
     known = [distance_of(d) for d in distance]
     return calibrate_from_boards(videos, board_of(board), out, instants, lenses, floor, known, accept, world, library)
+
+
+def _calibrate_people(
+    people: Sequence[Path],
+    out: Path | None,
+    height: float | None,
+    lenses: Path | None,
+    same_lens: bool,
+    refine: Path | None,
+    check: Path | None,
+    accept: bool,
+    world: World,
+    library: Library | None,
+) -> int:
+    """`studio calibrate --from-people VIDEO...`."""
+    if not people:
+        raise ValueError("studio calibrate: needs VIDEO... --board BOARD, or --from-people VIDEO... (or a take's folder)")
+    if missing := [p for p in people if not p.exists()]:
+        raise FileNotFoundError(f"{missing[0]}: no such file or folder; give videos, a folder of them, or a take's folder")
+    from calibration.gates import gates_of, passed
+    from studio import calibrate_check as checks
+    from studio.calibrate import calibrate_from_people
+
+    if check is not None:
+        return checks.check_with_people(people, check, height, out)
+    if out is None:
+        raise ValueError("studio calibrate: needs --out FILE, the cameras.yaml to write")
+    if refine is not None:
+        written = checks.refine_from_people(people, refine, out, accept=accept)
+    else:
+        written = calibrate_from_people(people, out, height, lenses, same_lens, accept=accept, place=world, library=library)
+    return 0 if accept or passed(gates_of(written)[0]) else 2
 
 
 def _save_lenses(library: Library, out: Path) -> int:

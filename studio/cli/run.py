@@ -64,19 +64,7 @@ def run(
     """
     take = _take(videos, cameras, out, frames=_frames(frames), actors=_actors(actors), body=body, timecode=timecode)
     config = _config(take.folder, settings)
-    if keypoints and not keypoints.is_dir():
-        raise FileNotFoundError(f"{keypoints}: --keypoints needs a folder of keypoint files, one subfolder per camera")
-    if detector and detector.endswith((".onnx", ".safetensors")):
-        detector = str(Path(detector).resolve())
-    chosen = {"keypoints": str(keypoints.resolve()) if keypoints else None, "detector": detector, "runtime": runtime}
-    config = replace(config, detect=_with(config.detect, {k: v for k, v in chosen.items() if v is not None}))
-    if detector not in (None, "mediapipe", "hands", "holistic"):
-        from studio.detect.cards import opened
-        from studio.detect.own import files_of, is_own
-
-        (files_of if is_own(detector) else opened)(detector)  # a wrong one is told now, before anything is written
-    if (wanted := UNCOUNTED if take.actors == AUTO else len(take.actors) + 1) > config.detect.people and config.detect.keypoints is None:
-        config = replace(config, detect=replace(config.detect, people=wanted))
+    config = replace(config, detect=_seeing(config.detect, take, keypoints, detector, runtime))
     if sync is not None:
         table = sync.endswith(".csv")
         config = replace(config, sync=_with(config.sync, {"table": sync} if table else {"mode": sync, "table": None}))
@@ -89,6 +77,23 @@ def run(
     from studio import pipeline
 
     pipeline.run(take, config, force, accept_calibration)
+
+
+def _seeing(config: Any, take: Take, keypoints: Path | None, detector: str | None, runtime: str | None) -> Any:
+    """The settings of detection as `run` was told them; what cannot be opened is told now, before anything is written."""
+    if keypoints and not keypoints.is_dir():
+        raise FileNotFoundError(f"{keypoints}: --keypoints needs a folder of keypoint files, one subfolder per camera")
+    if detector and detector.endswith((".onnx", ".safetensors")):
+        detector = str(Path(detector).resolve())
+    chosen = {"keypoints": str(keypoints.resolve()) if keypoints else None, "detector": detector, "runtime": runtime}
+    config = _with(config, {k: v for k, v in chosen.items() if v is not None})
+    if detector not in (None, "mediapipe", "hands", "holistic"):
+        from studio.detect.cards import opened
+        from studio.detect.own import files_of, is_own
+
+        (files_of if is_own(detector) else opened)(detector)
+    wanted = UNCOUNTED if take.actors == AUTO else len(take.actors) + 1
+    return replace(config, people=wanted) if wanted > config.people and config.keypoints is None else config
 
 
 def stage(name: str, argv: Sequence[str]) -> None:
