@@ -22,8 +22,9 @@ from studio.hand_sides import hands_for_arms
 from studio.identity import identify
 from studio.misnamed import exchanged_cameras
 from studio.people import IdentityConfig
-from studio.swaps import EXHAUSTIVE, Evidence, SwapConfig, evidence, exchanges, groups, leading, sides
+from studio.swaps import EXHAUSTIVE, Evidence, SwapConfig, evidence, exchanges, groups, leading
 from studio.tally import Tally, body_of, disagreement
+from studio.true_sides import sides
 from studio.values import Footage, Keypoints2D, Tracks3D, of_actor
 
 if TYPE_CHECKING:
