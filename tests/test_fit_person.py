@@ -15,10 +15,11 @@ from studio.fit import contact
 from studio.fit.config import FitConfig
 from studio.fit.locked import LOCKED
 from studio.fit.observed import Observed
-from studio.fit.person import fit_actor, windows
+from studio.fit.person import fit_actor
 from studio.fit.points import Model
 from studio.fit.solve import settle
 from studio.fit.state import State
+from studio.fit.windows import faded, windows
 
 T = 30
 
@@ -141,6 +142,18 @@ def test_windows_meet_without_a_seam():
     cut = fit_actor(makehuman.load(), scene()[1], FitConfig(contact=0, window=10, halo=10), fitted().shape)
     assert (keypoints(whole) - keypoints(cut)).norm(dim=-1).mean() < 0.0008
     assert [k.stop - k.start for _, k in windows(25, 10, 4)] == [10, 10, 5]
+
+
+def test_what_two_windows_disagree_on_is_spread_over_the_frames_around_their_seam():
+    def still(frames: int, angle: float) -> State:
+        R = rotation.exp(torch.tensor([0.0, 0, angle])).expand(frames, 2, 3, 3)
+        return State(R, torch.full((frames, 3), angle), torch.full((frames, 1), angle))
+
+    whole = faded([(still(44, 0.0), slice(0, 20)), (still(68, 0.32), slice(24, 44)), (still(44, 0.32), slice(24, 44))])
+    assert len(whole) == 60
+    for value in (rotation.log(whole.R)[:, 1, 2], whole.root[:, 0], whole.expression[:, 0]):
+        assert float(value.diff().max()) < 0.031 and float(value.diff().min()) >= 0  # 0.32 at once, without
+        assert torch.equal(value[:12], torch.zeros(12)) and torch.allclose(value[28:], torch.full((32,), 0.32))
 
 
 def test_the_same_input_gives_the_same_output():

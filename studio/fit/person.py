@@ -37,6 +37,7 @@ from studio.fit.solve import Problem, settle, settle_shape, smooth, spread
 from studio.fit.standing import Standing
 from studio.fit.state import Pull, State
 from studio.fit.volumes import with_volumes
+from studio.fit.windows import faded, windows
 
 FAST = {"Arm": 1.5, "ForeArm": 2.0, "Hand": 2.5, "Leg": 1.5, "UpLeg": 1.2}
 """How much livelier than the trunk a joint accelerates; fingers as `Hand`."""
@@ -324,14 +325,6 @@ class Fitter:
         return state, sigma, contacts
 
 
-def windows(frames: int, size: int, halo: int) -> Iterator[tuple[slice, slice]]:
-    """Stretches to solve, and the part of each that is kept."""
-    for a in range(0, frames, size):
-        z = min(frames, a + size)
-        low, high = max(0, a - halo), min(frames, z + halo)
-        yield slice(low, high), slice(a - low, z - low)
-
-
 def fit_actor(
     body: Body,
     observed: Source,
@@ -348,21 +341,24 @@ def fit_actor(
         else:
             shape, shape_sigma = shape.to(fitter.device), torch.zeros_like(shape)
         parts = list(_stretches(fitter, observed, shape, advance))
-    state = State.joined([p[0] for p in parts])
+    state = faded([(state, kept) for state, kept, _, _ in parts])
     state = replace(state, expression=state.expression.clamp(0, 1))
-    return Fitted(shape, shape_sigma, state, torch.cat([p[1] for p in parts]), torch.cat([p[2] for p in parts]))
+    return Fitted(shape, shape_sigma, state, torch.cat([p[2] for p in parts]), torch.cat([p[3] for p in parts]))
 
 
-def _stretches(fitter: Fitter, observed: Source, shape: Tensor, advance: Callable[[int], None]) -> Iterator[tuple[State, Tensor, Tensor]]:
-    """Every window's own part of the result, in order; on a CPU several windows at once."""
+def _stretches(
+    fitter: Fitter, observed: Source, shape: Tensor, advance: Callable[[int], None]
+) -> Iterator[tuple[State, slice, Tensor, Tensor]]:
+    """Every window's state and which frames of it are its own, and spread and contacts of these, in order; on a CPU several windows at
+    once."""
     config = fitter.config
     cuts = list(windows(len(observed), config.window, config.halo))
 
-    def solve(cut: tuple[slice, slice]) -> tuple[State, Tensor, Tensor]:
+    def solve(cut: tuple[slice, slice]) -> tuple[State, slice, Tensor, Tensor]:
         whole, kept = cut
         state, sigma, contacts = fitter.stretch(observed[whole], shape)
         advance(kept.stop - kept.start)
-        return state[kept], sigma[kept], contacts[kept]
+        return state, kept, sigma[kept], contacts[kept]
 
     workers = 1 if fitter.device.type != "cpu" else config.workers or os.cpu_count() or 1
     with ThreadPoolExecutor(min(workers, len(cuts))) as pool:

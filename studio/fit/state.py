@@ -79,11 +79,15 @@ class State:
         t = torch.arange(frames, device=known.device)
         i = (torch.searchsorted(known, t, right=True) - 1).clamp(0, len(known) - 2)
         share = (t - known[i]) / (known[i + 1] - known[i])
+        return self[i].towards(self[i + 1], share)
+
+    def towards(self, other: State, share: Float[Tensor, "T"]) -> State:
+        """A state between this one (where `share` is 0) and the other (1): along the shortest turns."""
         R = time_last(self.R)
-        turn = lanes.log(lanes.product(R[..., 1:], R[..., :-1].transpose(0, 1)))
-        R = lanes.product(lanes.exp(turn[..., i] * share), R[..., i])
-        mixed = lambda x: torch.lerp(x[i], x[i + 1], share[:, None].to(x.dtype))  # noqa: E731
-        return State(R.permute(3, 2, 0, 1), mixed(self.root), mixed(self.expression))
+        turn = lanes.log(lanes.product(time_last(other.R), R.transpose(0, 1)))
+        R = lanes.product(lanes.exp(turn * share), R)
+        mixed = lambda x, y: torch.lerp(x, y, share[:, None].to(x.dtype))  # noqa: E731
+        return State(R.permute(3, 2, 0, 1), mixed(self.root, other.root), mixed(self.expression, other.expression))
 
 
 def time_last(x: Float[Tensor, "T n *c"]) -> Float[Tensor, "*c n T"]:
