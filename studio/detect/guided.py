@@ -63,6 +63,11 @@ class Guided(Mediapipe):
         """Views search in different frames, and rarely while everybody expected is seen."""
         return (self._frame + self._phase) % (self._search_every * RARELY) == 0 if self._hints else super()._due
 
+    @property
+    def _turn(self) -> int | None:
+        """All places: what the others see makes searches rare."""
+        return None
+
     def _met(self, pyramid: Pyramid, hints: Sequence[Hint]) -> dict[int, Hint]:
         """By slot what is expected of everybody who is followed; who is expected and not followed is looked for where he must be."""
         known: dict[int, Hint] = {}

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from studio.detect.hands import Hands
-from studio.detect.landmarks import FaceSight, HandSight, Sight, hands_alone, pixels_per_metre, whole_body
+from studio.detect.landmarks import SIDES, FaceSight, HandSight, Sight, hands_alone, pixels_per_metre, whole_body
 from studio.detect.neighbours import Around, Seen, image_without
 from studio.detect.networks import Networks, PoseSight
 from studio.detect.parts import PRESENT, face_of, hands_of, lone_hands, next_regions
@@ -30,6 +30,8 @@ MISSED, AGAIN = 40, 3
 """For so many frames after somebody was lost, behind another mostly, he is searched for in every so many frames."""
 FASTEST = 0.08
 """Of a body's region: who moves further from one frame to the next has not been followed but taken for another."""
+PATIENCE = 2
+"""Frames for which a hand that was lost is looked for in all places at once."""
 LARGE = 800
 """px: of an image so wide or high the smallest part searched, 0.6 of it, is more than twice what the network takes."""
 Pyramid = list[UInt8[Array, "H W 3"]]
@@ -50,6 +52,8 @@ class Person:
     body: PoseSight
     hands: dict[str, Region] = field(default_factory=dict)
     face: Region | None = None
+    missing: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SIDES, 0))
+    """For how many frames each hand has not been seen."""
     step: Float[Array, "2"] = field(default_factory=lambda: np.zeros(2))
     """How far his hips moved since the frame before, px."""
 
@@ -109,6 +113,12 @@ class Mediapipe:
         """Whether this is one of the frames in which the whole image is searched."""
         return self._frame % self._search_every == 0
 
+    @property
+    def _turn(self) -> int | None:
+        """Which of the places is searched this time for somebody larger than those who are followed; None for all of them: there is room
+        for another, or somebody is missing."""
+        return None if self._missed or len(self._persons) < self._people else self._frame // self._search_every
+
     def _follow(self, pyramid: Pyramid) -> None:
         """Looks at everybody again; of two slots that have come to hold one person, the surer stays."""
         persons = list(self._persons.values())
@@ -160,9 +170,10 @@ class Mediapipe:
         if not followed:
             return _candidates(self._networks, pyramid)
         if len(pyramid) < 2 or max(pyramid[0].shape[:2]) < LARGE:
-            return _candidates(self._networks, halvings(image_without(pyramid[0], others, 1)))
+            return _candidates(self._networks, halvings(image_without(pyramid[0], others, 1)), turn=self._turn)
         half = halvings(image_without(pyramid[1], others, 2), len(pyramid) - 2)
-        return [Region(2 * x + 0.5, 2 * y + 0.5, 2 * size, angle) for x, y, size, angle in _candidates(self._networks, half, 24)]
+        found = _candidates(self._networks, half, 24, self._turn)
+        return [Region(2 * x + 0.5, 2 * y + 0.5, 2 * size, angle) for x, y, size, angle in found]
 
     def _is_new(self, pyramid: Pyramid, body: PoseSight, others: Sequence[Seen] = ()) -> bool:
         """Whether to begin following: most of a body is clearly seen, or part of it with a face.
@@ -205,21 +216,25 @@ class Mediapipe:
         hands = self._hands(pyramid, person)
         face = face_of(self._networks, pyramid, body, person.face)
         person.hands, person.face = next_regions(hands, face)
+        person.missing = {side: 0 if side in hands else n + 1 for side, n in person.missing.items()}
         height, width = pyramid[0].shape[:2]
         mask = body.outline(width, height, self._reduction) if self._reduction else None
         return whole_body(body.points, body.visibility, body.world, body.region.size, hands, face, (width, height), mask)
 
     def _hands(self, pyramid: Pyramid, person: Person) -> dict[str, HandSight]:
         """His hands, by side."""
-        return hands_of(self._networks, pyramid, person.body, person.hands, self._frame % 4 == 0)
+        turns = {side: n for side, n in person.missing.items() if n > PATIENCE}
+        return hands_of(self._networks, pyramid, person.body, person.hands, self._frame % 4 == 0, turns)
 
 
-def _candidates(networks: Networks, pyramid: Pyramid, least: float = 48) -> list[Region]:
-    """Body regions of more than `least` px found in the whole image and, for small people, in overlapping tiles; large first."""
+def _candidates(networks: Networks, pyramid: Pyramid, least: float = 48, turn: int | None = None) -> list[Region]:
+    """Body regions of more than `least` px found in the whole image and, for small people, in overlapping tiles; large first. With `turn`,
+    a number that grows, in one of these places only."""
     height, width = pyramid[0].shape[:2]
     side = float(max(width, height))
     places = [Region((width - 1) / 2, (height - 1) / 2, side, 0.0)]
     places += [Region(x, y, 0.6 * side, 0.0) for x in _centres(width, 0.6 * side) for y in _centres(height, 0.6 * side)]
+    places = places if turn is None else [places[turn % len(places)]]
     found = [around_body(k[2], k[3]) for place in places for _, k in networks.people(pyramid, place, 0.5)]
     distinct: list[Region] = []
     for region in sorted(found, key=lambda r: -r.size):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -37,11 +37,22 @@ SMALLEST = 12.0
 """px: the side of a region below which there is nothing to see."""
 
 
-def hands_of(networks: Networks, pyramid: list[Array], body: PoseSight, before: dict[str, Region], thorough: bool) -> dict[str, HandSight]:
-    """The hands that could be seen; `before` holds the regions that follow from the frame before; `thorough` costs a palm search."""
+def hands_of(
+    networks: Networks,
+    pyramid: list[Array],
+    body: PoseSight,
+    before: dict[str, Region],
+    thorough: bool,
+    turns: Mapping[str, int] | None = None,
+) -> dict[str, HandSight]:
+    """The hands that could be seen; `before` holds the regions that follow from the frame before; `thorough` costs a palm search.
+
+    A side in `turns`, one that has not been seen for some frames, is looked for in one place only: the places take turns by this number.
+    """
     found: dict[str, HandSight] = {}
     for side in SIDES:
-        if (hand := _hand(networks, pyramid, body, side, before.get(side), thorough)) is not None:
+        turn = (turns or {}).get(side)
+        if (hand := _hand(networks, pyramid, body, side, before.get(side), thorough, turn)) is not None:
             found[side] = hand
     if len(found) == 2:
         gap = np.linalg.norm(found["left"].points - found["right"].points, axis=1).mean()
@@ -50,12 +61,14 @@ def hands_of(networks: Networks, pyramid: list[Array], body: PoseSight, before: 
     return found
 
 
-def _hand(networks: Networks, pyramid: list[Array], body: PoseSight, side: str, before: Region | None, thorough: bool) -> HandSight | None:
+def _hand(
+    networks: Networks, pyramid: list[Array], body: PoseSight, side: str, before: Region | None, thorough: bool, turn: int | None
+) -> HandSight | None:
     """The surest hand among the regions tried."""
     if body.visibility[ARM[side][1]] < 0.1:
         return None
     best: HandSight | None = None
-    for region in _hand_regions(networks, pyramid, body, side, before, thorough):
+    for region in _hand_regions(networks, pyramid, body, side, before, thorough, turn):
         if not SMALLEST < region.size < 4 * max(pyramid[0].shape[:2]):
             continue
         hand = HandSight(*networks.hand(pyramid, region), region.size)
@@ -71,14 +84,15 @@ def _hand(networks: Networks, pyramid: list[Array], body: PoseSight, side: str, 
 
 
 def _hand_regions(
-    networks: Networks, pyramid: list[Array], body: PoseSight, side: str, before: Region | None, thorough: bool
+    networks: Networks, pyramid: list[Array], body: PoseSight, side: str, before: Region | None, thorough: bool, turn: int | None
 ) -> Iterator[Region]:
     """Where the hand may be, likeliest first; computed only as far as needed."""
     if before is not None:
         yield before
     elbow, wrist, pinky, index = (body.points[i] for i in ARM[side])
     forearm = FOREARM * pixels_per_metre(body.points, body.world)
-    for coarse in (around_coarse_hand(wrist, pinky, index), beyond_forearm(elbow, wrist, forearm)):
+    places = around_coarse_hand(wrist, pinky, index), beyond_forearm(elbow, wrist, forearm)
+    for coarse in places if turn is None else places[turn % 2 :][:1]:
         if coarse.size > SMALLEST:
             yield around_points(networks.hand_hints(pyramid, coarse), 256, coarse)
     if thorough and body.visibility[ARM[side][1]] > 0.5:

@@ -81,8 +81,16 @@ def _source(name: str, changed: Changed | None) -> dict[str, Any]:
         changed = None
     if changed is None and outputs is None:
         return {"model_path": str(network_file(whole))}
+    if changed is None and outputs is not None:
+        return {"model_content": _part(whole, tuple(outputs))}
     content = network_file(whole).read_bytes() if changed is None else file_with(changed)
     return {"model_content": content if outputs is None else file_of_part(content, outputs)}
+
+
+@cache
+def _part(name: str, outputs: tuple[int, ...]) -> bytes:
+    """Cut down once a process, not for every video."""
+    return file_of_part(network_file(name).read_bytes(), outputs)
 
 
 def _fill(tensor: Float[Array, "1 side side 3"], crop: Float[Array, "side side 3"], low: float) -> None:
