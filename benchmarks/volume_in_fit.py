@@ -24,7 +24,7 @@ from studio.take import Take
 from studio.values import Tracks3D
 from studio.virtual import Truth
 
-SIGMAS = (0.0, 0.03, 0.08)
+SIGMAS = (0.0, 0.03, 0.08, 0.2, 0.4)
 """m; 0: keypoints alone."""
 
 

@@ -13,9 +13,9 @@ class FitConfig:
     """`auto`, `cpu` or `cuda`."""
     kernel: float = 3.0
     """Residuals beyond this many standard deviations lose their say."""
-    root_acceleration: float = 4.0
+    root_acceleration: float = 1.5
     """m/s^2."""
-    joint_acceleration: float = 12.0
+    joint_acceleration: float = 6.0
     """rad/s^2 of trunk joints; limbs and hands are livelier."""
     expression_acceleration: float = 40.0
     """1/s^2."""
@@ -45,7 +45,7 @@ class FitConfig:
     mask_shape: bool = False
     """Whether masks tell of the shape too, where there are any: a network's estimate takes the place of the mean person."""
     volume: float = 0.0
-    """How far the surface of a network's volume may lie from the body on key frames with masks, m (such as 0.03); 0: not asked."""
+    """How far the surface of a network's volume may lie from the body on key frames with masks, m (such as 0.08); 0: not asked."""
     order: float = 0.9
     """How sure a network must be which end of a limb is nearer, where one view alone sees it (probability, such as 0.9); 0: not asked."""
     dense: float = 0.0
