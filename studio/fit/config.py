@@ -13,9 +13,9 @@ class FitConfig:
     """`auto`, `cpu` or `cuda`."""
     kernel: float = 3.0
     """Residuals beyond this many standard deviations lose their say."""
-    root_acceleration: float = 4.0
+    root_acceleration: float = 1.5
     """m/s^2."""
-    joint_acceleration: float = 12.0
+    joint_acceleration: float = 6.0
     """rad/s^2 of trunk joints; limbs and hands are livelier."""
     expression_acceleration: float = 40.0
     """1/s^2."""

@@ -39,11 +39,13 @@ from studio.fit.state import Pull, State
 from studio.fit.volumes import with_volumes
 from studio.fit.windows import faded, windows
 
-FAST = {"Arm": 1.5, "ForeArm": 2.0, "Hand": 2.5, "Leg": 1.5, "UpLeg": 1.2}
+FAST = {"Arm": 2.7, "ForeArm": 3.6, "Hand": 2.0, "Leg": 2.7, "UpLeg": 2.2}
 """How much livelier than the trunk a joint accelerates; fingers as `Hand`."""
 
 WIDE = 25.0
 """Kernel that heeds nearly everything: begins a fit, and tells a frame that went astray."""
+UNSEEN = 2.0
+"""How much livelier than usual a person is granted to be where nobody looks."""
 UNLIKE = 0.002
 """How far the joints of a person lie from those of the most similar body that the model can be, per axis, m."""
 
@@ -318,7 +320,8 @@ class Fitter:
         problem = self.with_sightings(problem, observed, state.root)
         if held is not None or flesh is not None or self.sighted is not None:
             state = smooth(problem, state, smoothness, 5 if earlier is None else 3)
-        wary = Smoothness(torch.minimum(smoothness.precision, self.smoothness().precision))  # a still moment may be one nobody saw
+        # A still moment may be one nobody saw, in which people may do more than they mostly do.
+        wary = Smoothness(torch.minimum(smoothness.precision, self.smoothness().precision / UNSEEN**2))
         sigma = (spread(replace(problem, priors=self.priors.apart()), state, wary) ** 2 + self.doubt() ** 2).sqrt()
         if self.seat is not None:  # held is not seen: neither the seat nor other frames tell where the unseen is
             sigma = (self.unseated(state, views, shape) ** 2 + self.doubt() ** 2).sqrt()
