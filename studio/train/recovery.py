@@ -31,7 +31,7 @@ from studio.train.sampled import Limbed, Sampled
 from studio.train.shape import joint_rows, nearest
 
 BATCH = 64
-PRESETS = {"small": (400, 250), "full": (1200, 500)}
+PRESETS = {"small": (2000, 1000), "full": (5000, 4000)}
 """People and steps."""
 HELD_OUT = tuple(range(9100, 9130))
 """Seeds of the people that nothing is trained on, made by the other generator."""
@@ -41,7 +41,7 @@ BROKEN = 0.35
 """How far out a planted fault puts a joint at least, rad."""
 MASKLESS = 0.3
 """Share of views whose mask is withheld in training: not every take has masks."""
-REPROJECTED, JUDGED = 60.0, 0.2
+REPROJECTED, JUDGED = 60.0, 1.0
 """Weights of the reprojection (in half windows) and of the critic."""
 DATA = "synthetic: estimated keypoints and masks of sampled bodies (no images); poses of scripted motions"
 
@@ -177,7 +177,7 @@ def learned(networks: Recovery, data: Pool, loop: Loop, arm: Arm, state: Path | 
 
     def regressed(batch: dict[str, Tensor]) -> Losses:
         last[:] = guesses(networks, batch, arm.steps)
-        terms = {"reprojected": REPROJECTED * labelled(last[-1], batch)}
+        terms = {"reprojected": REPROJECTED * torch.stack([labelled(g, batch) for g in last]).mean()}
         if arm.critic:
             judged = torch.stack([(networks.critic(g.R[:, 1:], g.shape) - 1).square().sum(-1).mean() for g in last])
             terms["judged"] = JUDGED * judged.mean()
@@ -205,10 +205,11 @@ def learned(networks: Recovery, data: Pool, loop: Loop, arm: Arm, state: Path | 
             "planted": (wrong - aim).square().sum(-1).mean(),
         }
 
-    players = [Player(seeing, regressed, rate=2e-3, average=0.99)]
+    players = [Player(seeing, regressed, rate=1e-3, average=0.99)]
     if arm.critic:
         players.append(Player(networks.critic, critical, rate=1e-3))
     recipe = {"arm": vars(arm) | {"views": list(arm.views)}, "people": data.people, "pool": data.seed}
+    recipe["weights"] = [REPROJECTED, JUDGED]
     return learn(players, batches, replace(loop, recipe=recipe), state).done
 
 
