@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from urllib.request import urlopen
 
 import cv2
@@ -17,13 +18,17 @@ import torch
 
 from calibration.cameras import Cameras
 from rigs import keypoints as sets
+from rigs import makehuman
 from rigs.body import Body, Skin
 from rigs.skeleton import Skeleton
 from studio.review import ReportConfig, overlays, report
+from studio.review.measures import STRANGE
+from studio.review.plausible import strange_joints
 from studio.review.scene import strongest
 from studio.take import Take
 from studio.values import Keypoints2D, Motion, Tracks3D
 from studio.video import VideoWriter
+from studio.virtual.motion import scripted
 
 T, FPS, SIZE = 40, 30.0, (640, 480)
 CAMERAS = ("east", "north", "south", "west")
@@ -413,6 +418,27 @@ def test_an_overlay_can_be_asked_for_at_full_size(studio_floor, tmp_path):
     assert image.shape == (SIZE[1], SIZE[0], 3) and image.dtype == np.uint8
     with pytest.raises(ValueError, match="no camera 'roof'"):
         overlays.draw(staged(studio_floor, tmp_path / "one"), 12, "roof")
+
+
+def squatting(frames=60):
+    """A scripted person, as a motion that begins with frame 100."""
+    body = makehuman.load()
+    played = scripted(body, frames, FPS, 3, "squat")
+    flat = torch.zeros(frames, len(body.skeleton))
+    shape, face, contacts = torch.zeros(len(body.shape_names)), torch.zeros(frames, len(body.expression_names)), torch.zeros(frames, 8)
+    place = played.rotation.new_zeros(frames, 3)
+    return Motion("makehuman", "ann", body.skeleton.names, FPS, 100, "", shape, place, played.rotation, face, flat, contacts)
+
+
+def test_a_knee_that_bends_forwards_is_named_with_its_frames_and_a_squat_is_not():
+    motion = squatting()
+    assert strange_joints(motion, STRANGE) == []
+    knee = motion.joints.index("LeftLeg")
+    motion.rotation[20:30, knee] = torch.tensor([-1.5, 0, 0])
+    motion.rotation[40:42, knee] = torch.tensor([-1.5, 0, 0])  # too brief to tell
+    [row] = strange_joints(motion, STRANGE)
+    assert row["joint"] == "LeftLeg" and row["frames"] == [[120, 129]] and row["most"] > STRANGE
+    assert strange_joints(replace(motion, body="other"), STRANGE) == []
 
 
 def test_names_cannot_put_markup_into_the_page(studio_floor, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from studio.review.material import Material
-from studio.review.measures import Measured
+from studio.review.measures import STRANGE, Measured
 
 Severity = Literal["stop", "look", "note"]
 ORDER: tuple[Severity, ...] = ("stop", "look", "note")
@@ -289,6 +290,16 @@ def _of_body(actor: Measured, material: Material, limits: Thresholds) -> Iterato
             f"{low:.0f} to {high:.0f} mm",
             "Set the floor of the calibration again.",
         )
+    if actor.numbers["strange"] and not _only_hands(actor):
+        worst = actor.numbers["strange"][:3]
+        told = "; ".join(f"{_words(row['joint'])} at {row['most']:.1f} in {_spans(row['frames'])}" for row in worst)
+        yield Finding(
+            "look",
+            f"{actor.actor} is bent as people seldom are",
+            f"{told}, where 1 is the strangest of a thousand poses",
+            f"{STRANGE:g}",
+            "Look at the overlays there: a limb may be mirrored, or another's. A line in edits.yaml mends it; a stunt is no fault.",
+        )
     if sigma and not _only_hands(actor) and (middle := sigma["mm"]["median"]) is not None and middle > limits.uncertainty_mm:
         yield Finding(
             "look",
@@ -297,6 +308,17 @@ def _of_body(actor: Measured, material: Material, limits: Thresholds) -> Iterato
             f"{limits.uncertainty_mm:.0f} mm",
             "More cameras, or cameras more to the sides of one another.",
         )
+
+
+def _words(joint: str) -> str:
+    """`LeftForeArm` as left fore arm."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", joint).lower()
+
+
+def _spans(frames: list[list[int]], most: int = 3) -> str:
+    """Stretches as words: `frames 10-24, 31-40`."""
+    shown = ", ".join(f"{a}-{z}" for a, z in frames[:most])
+    return f"frames {shown}" + (f" and {len(frames) - most} more" if len(frames) > most else "")
 
 
 def _bone(actor: str, row: dict[str, Any], limits: Thresholds) -> Iterator[Finding]:

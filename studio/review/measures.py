@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rigs import keypoints as sets
 from studio.review.material import CHUNK, Material
+from studio.review.plausible import strange_joints
 
 LIMBS = tuple((f"{s} {part}", f"{s}_{a}", f"{s}_{b}") for s in ("left", "right") for part, a, b in (
     ("upper arm", "shoulder", "elbow"), ("forearm", "elbow", "wrist"), ("thigh", "hip", "knee"), ("shin", "knee", "ankle"),
@@ -33,6 +34,8 @@ REGIONS = {
 
 PIECE = 1000
 """Frames in memory at a time."""
+STRANGE = 1.5
+"""Joints that lie stranger than this are listed; one pose of a thousand is at 1, faultless takes hardly above."""
 LOOKED_AT = 6000
 """About as many frames, evenly over the take, give the medians and plots; fewer than twice as many are all looked at."""
 
@@ -98,6 +101,7 @@ def measured(material: Material, actor: str) -> Measured:
         feet=_feet(found, material),
         shape=_shape(found, material),
         uncertainty=_uncertainty(found, material),
+        strange=strange_joints(material.motions[actor], STRANGE) if actor in material.motions else [],
     )
     return found
 
