@@ -146,7 +146,7 @@ def makes(take: Take, name: str) -> list[Path]:
         "track": [take.tracks_file],
         "fit": [take.motion_file(a) for a in take.actors],
         "export": [take.folder / "export"],
-        "report": [take.folder / "report.html"],
+        "report": [take.folder / "report.html", take.folder / "report.json"],
     }[name]
 
 
