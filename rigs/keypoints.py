@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 _SIDES = ("left", "right")
 _LIMBS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 _FINGERS = ("thumb", "forefinger", "middle_finger", "ring_finger", "pinky_finger")
@@ -37,6 +39,7 @@ GROUPS = {
 """Index ranges inside COCO_WHOLEBODY."""
 
 
+@cache
 def mirrored(names: tuple[str, ...]) -> tuple[int, ...]:
     """For each keypoint the index of its left-right counterpart in the same set; itself where there is none."""
     swap = {"left_": "right_", "right_": "left_"}

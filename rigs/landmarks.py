@@ -25,7 +25,7 @@ FOLDER = Path(__file__).parent / "presets" / "landmarks"
 @cache
 def _placements(network: str) -> dict[str, dict[str, Any]]:
     path = FOLDER / f"{network}.yaml"
-    return yaml.safe_load(path.read_text()) if path.exists() else {}
+    return yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if path.exists() else {}  # ten times faster
 
 
 def landmark_skin(body: Body, names: Sequence[str], network: str) -> tuple[Skin, Float[Tensor, "K"]]:
