@@ -39,7 +39,7 @@ from studio.fit.state import Pull, State
 from studio.fit.volumes import with_volumes
 from studio.fit.windows import faded, windows
 
-FAST = {"Arm": 2.7, "ForeArm": 3.6, "Hand": 2.0, "Leg": 2.7, "UpLeg": 2.2}
+FAST = {"Arm": 2.7, "ForeArm": 3.6, "Hand": 4.5, "Leg": 2.7, "UpLeg": 2.2}
 """How much livelier than the trunk a joint accelerates; fingers as `Hand`."""
 
 WIDE = 25.0
