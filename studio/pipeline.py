@@ -49,12 +49,15 @@ STAGES: dict[str, Callable[[Take, Any], Path]] = {
 
 
 def run(take: Take, config: Config | None = None, force: bool = False, accept_calibration: bool = False) -> Path:
-    """The take's report, after every stage whose inputs or settings changed (all of them with `force`).
+    """The take's report, after every stage whose inputs or settings changed (all of them with `force`). Its folder gets a `take.yaml`
+    where it has none.
 
     A `ValueError` tells of cameras whose calibration failed a gate, unless that was accepted when they were calibrated or is now.
     """
     config = config or Config()
     take = take.checked()
+    if not (take.folder / "take.yaml").is_file():
+        take.save()
     if not accept_calibration:
         refuse_failed(take.cameras_file)
     begun = time.monotonic()

@@ -70,6 +70,12 @@ def test_a_second_run_does_nothing_and_force_does_all(take, ran):
     assert ran == ALL * 2
 
 
+def test_a_take_made_in_python_can_be_opened_again_from_its_folder(take, ran):
+    (take.folder / "take.yaml").unlink(missing_ok=True)
+    pipeline.run(take, TinyConfig())
+    assert Take.open(take.folder).videos.keys() == take.videos.keys()
+
+
 def test_a_changed_setting_repeats_its_stage_and_what_follows_from_it(take, ran):
     pipeline.run(take, TinyConfig())
     ran.clear()
