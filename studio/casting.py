@@ -48,9 +48,10 @@ class Part:
 
     @cached_property
     def _chosen(self) -> Int[Array, "n"]:
-        """Of all sightings one a frame: where two stretches overlap, what more views saw."""
+        """Of all sightings one a frame: where two stretches overlap, what more views saw, then what more views saw around that frame."""
         frames, detections = (np.concatenate([getattr(p, n) for p in self.people]) for n in ("frames", "detections"))
-        order = np.lexsort((-(detections >= 0).sum(1), frames))
+        around = np.concatenate([_views_around(p) for p in self.people])
+        order = np.lexsort((-around, -(detections >= 0).sum(1), frames))
         return order[np.unique(frames[order], return_index=True)[1]]
 
     @cached_property
@@ -146,6 +147,13 @@ def _unlikeness(values: Float[Array, "n *k"], sigma: float) -> Float[Array, "n n
     apart = values[:, None] - values[None]
     squared = apart**2 if apart.ndim == 2 else (apart**2).sum(-1) / 2
     return np.nan_to_num(squared / sigma**2)
+
+
+def _views_around(person: Person, reach: int = 2) -> Int[Array, "n"]:
+    """In how many views he was seen, all told, from `reach` frames before each of his frames to as many after it."""
+    frames = np.asarray(person.frames)
+    total = np.concatenate([[0], np.cumsum((np.stack(person.detections) >= 0).sum(1))])
+    return total[np.searchsorted(frames, frames + reach, "right")] - total[np.searchsorted(frames, frames - reach)]
 
 
 def _look(person: Person) -> Float[Array, "H"]:
