@@ -29,7 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no contacts": {"contact": 0.0},
     "no robust kernel": {"kernel": 1e3},
     "hardly smooth": {"root_acceleration": 400.0, "joint_acceleration": 1200.0, "expression_acceleration": 4000.0},
-    "twice as smooth": {"root_acceleration": 2.0, "joint_acceleration": 6.0, "expression_acceleration": 20.0},
+    "twice as smooth": {"root_acceleration": 0.75, "joint_acceleration": 3.0, "expression_acceleration": 20.0},
     "one shape frame": {"key_frames": 1},
     "silhouettes 20 mm": {"silhouette": 0.02},
     "no silhouettes": {"silhouette": 0.0},
