@@ -64,7 +64,7 @@ class Plan:
         return SurfaceNet(len(topology().part_names), len(BODY), self.widths, self.top)
 
 
-PLANS = {"small": Plan(), "full": Plan(groups=768, steps=1800, average=0.995, mixed=True)}
+PLANS = {"small": Plan(), "full": Plan(groups=2048, steps=5000, average=0.995, mixed=True)}
 ARMS = Plan(groups=128, steps=150, widths=(16, 32, 48, 64), top=24, mixed=True)
 """Small trainings for comparison."""
 
