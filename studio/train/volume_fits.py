@@ -33,8 +33,8 @@ from studio.train.sampled import Limbed, Sampled
 from studio.train.shape import joint_rows
 
 KEYPOINT, CLOUD = 0.02, 0.12
-"""How far triangulated keypoints and a volume's surface lie from the body, m. The surface's points err together: 1,500 of them, some 2 cm off,
-count here as some 50 that err each for itself."""
+"""How far triangulated keypoints and a volume's surface lie from the body, m. The surface's points err together: 1,500 of them, some 2 cm
+off, count here as some 50 that err each for itself."""
 BATCH = 8
 
 
