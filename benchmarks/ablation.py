@@ -38,6 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "floor 10 mm": {"floor": 0.01},
     "one liveliness for all": {"bursts": 0.0},
     "no learned poses": {"poses": 0.0},
+    "no shares": {"shares": 0.0},
     "no hand synergies": {"synergies": 0.0},
 }
 ROWS = ("body joints, fitted", "limb keypoints, fitted", "hand joints, fitted")

@@ -32,7 +32,7 @@ from studio.virtual.motion import scripted
 def priors(weight: float = 1.0, synergies: float = 0.12) -> Priors:
     body = makehuman.load()
     a = anatomy(body).to(dtype=torch.float64)
-    return Priors(JointPrior(a), ExpressionPrior(), learned.prior(a, body.skeleton, 0.2, synergies, weight))
+    return Priors(JointPrior(a), ExpressionPrior(), learned.prior(a, body.skeleton, 0.2, synergies, weight, shares=0.2))
 
 
 def double(state: State) -> State:
@@ -84,6 +84,22 @@ def test_joints_of_a_limb_are_coupled_in_the_solvers_matrix():
         assert float(H[:, at(a), at(b)].abs().max()) > 0.5, (a, b)
         assert torch.allclose(H[:, at(a), at(b)], H[:, at(b), at(a)].mT)
     assert float(H[:, at("LeftForeArm"), at("RightArm")].abs().max()) == 0
+
+
+def test_a_nod_is_shared_by_neck_and_head_as_their_ranges_allow():
+    body = makehuman.load()
+    a, names = anatomy(body), body.skeleton.names
+    neck, head = names.index("Neck"), names.index("Head")
+
+    def cost(bent: float, nodded: float, shares: float = 0.2) -> float:
+        off = torch.zeros(3, len(names), 1)
+        off[0, neck], off[0, head] = bent, nodded
+        prior = learned.prior(a, body.skeleton, 0.2, 0.12, shares=shares)
+        return float(prior.cost(off) - prior.cost(torch.zeros_like(off)))
+
+    half = 0.5 * (a.high - a.low)[[neck, head], 0]
+    share = (0.6 * half / half.sum()).tolist()
+    assert cost(*share) < 0.5 < 5 * cost(*share) < cost(0.6, 0.0) and cost(0.6, 0.0, 0.0) == 0
 
 
 def test_a_pose_unlike_all_costs_a_bounded_amount_and_is_not_pulled():

@@ -31,6 +31,8 @@ class FitConfig:
     """How far the joints of a limb may lie off poses that people are known to take, rad; 0 leaves these out."""
     synergies: float = 0.12
     """How far fingers may lie off what the fingers of a hand do together, rad; 0 leaves it out."""
+    shares: float = 0.2
+    """How far a joint of the back or the neck may lie off its share of what the chain does, in halves of its range; 0 leaves it out."""
     pose_time: float = 0.3
     """How long a pose is held, s: what is known of poses and fingers counts once in this time."""
     bursts: float = 150.0

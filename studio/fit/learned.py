@@ -32,8 +32,12 @@ LIMBS = {
     "hand": tuple(f"Hand{finger}{i}" for finger in FINGERS for i in (1, 2, 3)),
 }
 """Joints that go together, sides left out."""
+SHARED = (("Spine", "Spine1", "Spine2"), ("Neck", "Head"))
+"""Chains whose joints bend together, each as far as its range allows beside the others' (ranges of motion: `rigs.anatomy`)."""
 ELSEWHERE = 0.1
 """Share of poses that resemble none that were learned."""
+NEVER = -1e4
+"""Log density of poses that do not occur."""
 
 
 def instances(limb: str, names: Sequence[str]) -> list[list[int]]:
@@ -153,14 +157,22 @@ class PosePrior:
         return replace(self, kinds=tuple(kind.apart() for kind in self.kinds))
 
 
-def prior(anatomy: Anatomy, skeleton: Skeleton, poses: float, synergies: float, weight: float = 1.0, file: Path = FILE) -> PosePrior | None:
-    """What was learned, for one body: joints lie about `poses` rad (fingers `synergies`) off the learned ones; 0 leaves a part out."""
+def prior(
+    anatomy: Anatomy, skeleton: Skeleton, poses: float, synergies: float, weight: float = 1.0, file: Path = FILE, shares: float = 0.0
+) -> PosePrior | None:
+    """What was learned, for one body: joints lie about `poses` rad (fingers `synergies`) off the learned ones; 0 leaves a part out.
+
+    `shares`: how far a joint of `SHARED` lies off its share of what its chain does, as a part of half its range; holds in every frame.
+    """
     kinds = []
     for limb in LIMBS:
         sigma = synergies if limb == "hand" else poses
         joints = instances(limb, skeleton.names)
         if sigma and joints:
             kinds.append(_postures(limb, learned(file), torch.tensor(joints), anatomy, sigma))
+    for chain in SHARED if shares else ():
+        if all(joint in skeleton.names for joint in chain):
+            kinds.append(_sharing(torch.tensor([[skeleton.names.index(joint) for joint in chain]]), anatomy, shares, weight))
     return PosePrior(tuple(kinds), weight) if kinds else None
 
 
@@ -179,6 +191,16 @@ def _postures(limb: str, table: dict[str, Tensor], joints: Tensor, anatomy: Anat
     elsewhere = math.log(ELSEWHERE) - float(width.clamp_min(4 * sigma).log().sum())
     to = lambda x: x.to(anatomy.low)  # noqa: E731
     return Postures(joints.to(anatomy.low.device), to(mean), to(torch.linalg.inv(C)), to(blocks), to(share), elsewhere)
+
+
+def _sharing(joints: Int[Tensor, "1 n"], anatomy: Anatomy, shares: float, weight: float) -> Postures:
+    """A chain that is free to bend within its range, all joints in proportion to theirs."""
+    half = (0.5 * (anatomy.high - anatomy.low))[joints[0].to(anatomy.low.device)].double().cpu()
+    together = torch.einsum("ia,jb,ab->iajb", half, half, torch.eye(3, dtype=half.dtype)).flatten(2).flatten(0, 1)
+    P = torch.linalg.inv(together + torch.diag((shares * half.flatten()) ** 2)) / weight
+    to = lambda x: x.to(anatomy.low)  # noqa: E731
+    nothing = torch.zeros(1, dtype=P.dtype)
+    return Postures(joints.to(anatomy.low.device), to(nothing.expand(1, len(P))), to(P[None]), to(P[None, None]), to(nothing), NEVER)
 
 
 @cache

@@ -79,7 +79,7 @@ class Fitter:
         self.model = Model(self.body, with_locked_joints(skin, body).to(self.device))
         self.anatomy: Anatomy = anatomy(body).to(self.device)
         weight, file = 1 / max(1.0, config.pose_time * self.fps), Path(config.pose_file or learned.FILE)
-        poses = learned.prior(self.anatomy, body.skeleton, config.poses, config.synergies, weight, file)
+        poses = learned.prior(self.anatomy, body.skeleton, config.poses, config.synergies, weight, file, config.shares)
         self.priors = Priors(JointPrior(self.anatomy, known=None if poses is None else poses.joints), ExpressionPrior(), poses)
         self.free = torch.ones(self.model.unknowns, dtype=torch.bool, device=self.device)
         for joint in LOCKED:

@@ -34,8 +34,8 @@ REGIONS = {
 
 PIECE = 1000
 """Frames in memory at a time."""
-STRANGE = 1.5
-"""Joints that lie stranger than this are listed; one pose of a thousand is at 1, faultless takes hardly above."""
+STRANGE = 3.5
+"""Joints that lie stranger than this are listed; one pose of a thousand is at 1, and of a real man who balances none is above 3.3."""
 LOOKED_AT = 6000
 """About as many frames, evenly over the take, give the medians and plots; fewer than twice as many are all looked at."""
 
