@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from rigs.limbs import runs
+
 POINTS = ("left_heel", "left_big_toe", "right_heel", "right_big_toe")
 """First in the order of `Motion.contacts`."""
 HANDS = ("left_middle_finger1", "left_middle_finger4", "right_middle_finger1", "right_middle_finger4")
@@ -71,21 +73,16 @@ def leaning(p: Float[Tensor, "T 4"], fps: float, hold: float = 0.25) -> Bool[Ten
     """Contacts of hands: as `planted`, longer, and only where it once is `SURE` (hysteresis)."""
     on = planted(p, fps, hold)
     for i in range(on.shape[1]):
-        for a, b in _runs(on[:, i]):
+        for a, b in runs(on[:, i], 1):
             if float(p[a:b, i].max()) < SURE:
                 on[a:b, i] = False
     return on
 
 
-def _runs(on: Tensor) -> list[tuple[int, int]]:
-    edge = torch.diff(torch.cat([on.new_zeros(1), on, on.new_zeros(1)]).int())
-    return list(zip((edge == 1).nonzero()[:, 0].tolist(), (edge == -1).nonzero()[:, 0].tolist()))
-
-
 def _opened(on: Tensor, least: int) -> Tensor:
     out = on.clone()
     for i in range(on.shape[1]):
-        for a, b in _runs(on[:, i]):
+        for a, b in runs(on[:, i], 1):
             if b - a < least:
                 out[a:b, i] = False
     return out
@@ -94,7 +91,7 @@ def _opened(on: Tensor, least: int) -> Tensor:
 def _closed(on: Tensor, most: int) -> Tensor:
     out = on.clone()
     for i in range(on.shape[1]):
-        for a, b in _runs(~on[:, i]):
+        for a, b in runs(~on[:, i], 1):
             if b - a <= most and a > 0 and b < len(on):
                 out[a:b, i] = True
     return out
@@ -104,6 +101,6 @@ def anchors(points: Float[Tensor, "T 4 3"], on: Bool[Tensor, "T 4"]) -> Float[Te
     """Where each planted point stays: its median over the contact; NaN while it is free."""
     out = torch.full_like(points, torch.nan)
     for i in range(points.shape[1]):
-        for a, b in _runs(on[:, i]):
+        for a, b in runs(on[:, i], 1):
             out[a:b, i] = points[a:b, i].median(0).values
     return out

@@ -83,19 +83,12 @@ def outlines(
         at, origin, cell = grids[c]
         known = _known(at, *masks[c].shape[1:])
         for t in range(T):
-            mask = cv2.remap(masks[c][t].numpy().astype(np.float32), at[..., 0], at[..., 1], cv2.INTER_LINEAR) > 0.5
-            if not (mask & known).any():
-                continue
-            free = known & ~_beside(others[c][t], at) if len(others) else known
-            box = _around(mask)
-            distance = _distance(mask[box])
-            whole = np.full((h, w), MARGIN, np.float32)
-            whole[box] = distance
-            field[c, t] = torch.from_numpy(np.where(free, whole, 0) * (cell * float(cameras.focal[c].mean())))
-            points, normals = _outline(mask[box], distance, free[box], count)
-            points = points + (box[1].start, box[0].start)
-            edge[c, t, : len(points)] = torch.from_numpy(origin + cell * points).float()
-            outward[c, t, : len(points)] = torch.from_numpy(normals).float()
+            found = _drawn(masks[c][t], others[c][t] if len(others) else None, at, known, count)
+            if found is not None:
+                distance, points, normals = found
+                field[c, t] = torch.from_numpy(distance * (cell * float(cameras.focal[c].mean())))
+                edge[c, t, : len(points)] = torch.from_numpy(origin + cell * points).float()
+                outward[c, t, : len(points)] = torch.from_numpy(normals).float()
 
     with ThreadPoolExecutor(min(C, os.cpu_count() or 1)) as pool:  # OpenCV lets go of the interpreter
         list(pool.map(draw, range(C)))
@@ -105,6 +98,22 @@ def outlines(
     focal = cameras.focal.mean(1).float()
     scale = focal[:, None] / cameras.to_camera(centre.double())[..., 2].float().clamp_min(0.3)
     return Outlines(R, translation, focal, origins, cells, field, edge, outward, scale)
+
+
+def _drawn(
+    mask: Bool[Tensor, "h w"], others: Bool[Tensor, "h w"] | None, at: np.ndarray, known: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """One mask's distances, points of its outline and their normals, in cells; None where it shows nothing."""
+    seen = cv2.remap(mask.numpy().astype(np.float32), at[..., 0], at[..., 1], cv2.INTER_LINEAR) > 0.5
+    if not (seen & known).any():
+        return None
+    free = known if others is None else known & ~_beside(others, at)
+    box = _around(seen)
+    distance = _distance(seen[box])
+    whole = np.full(seen.shape, MARGIN, np.float32)
+    whole[box] = distance
+    points, normals = _outline(seen[box], distance, free[box], count)
+    return np.where(free, whole, 0), points + (box[1].start, box[0].start), normals
 
 
 def _grid(camera: Cameras, grid: tuple[int, int], mask: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, float]:

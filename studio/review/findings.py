@@ -290,16 +290,8 @@ def _of_body(actor: Measured, material: Material, limits: Thresholds) -> Iterato
             f"{low:.0f} to {high:.0f} mm",
             "Set the floor of the calibration again.",
         )
-    if actor.numbers["strange"] and not _only_hands(actor):
-        worst = actor.numbers["strange"][:3]
-        told = "; ".join(f"{_words(row['joint'])} at {row['most']:.1f} in {_spans(row['frames'])}" for row in worst)
-        yield Finding(
-            "look",
-            f"{actor.actor} is bent as people seldom are",
-            f"{told}, where 1 is the strangest of a thousand poses",
-            f"{STRANGE:g}",
-            "Look at the overlays there: a limb may be mirrored, or another's. A line in edits.yaml mends it; a stunt is no fault.",
-        )
+    if not _only_hands(actor):
+        yield from _strange(actor)
     if sigma and not _only_hands(actor) and (middle := sigma["mm"]["median"]) is not None and middle > limits.uncertainty_mm:
         yield Finding(
             "look",
@@ -310,15 +302,22 @@ def _of_body(actor: Measured, material: Material, limits: Thresholds) -> Iterato
         )
 
 
+def _strange(actor: Measured) -> Iterator[Finding]:
+    if actor.numbers["strange"]:
+        worst = actor.numbers["strange"][:3]
+        told = "; ".join(f"{_words(row['joint'])} at {row['most']:.1f} in {_told(row['frames'])}" for row in worst)
+        yield Finding(
+            "look",
+            f"{actor.actor} is bent as people seldom are",
+            f"{told}, where 1 is the strangest of a thousand poses",
+            f"{STRANGE:g}",
+            "Look at the overlays there: a limb may be mirrored, or another's. A line in edits.yaml mends it; a stunt is no fault.",
+        )
+
+
 def _words(joint: str) -> str:
     """`LeftForeArm` as left fore arm."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", joint).lower()
-
-
-def _spans(frames: list[list[int]], most: int = 3) -> str:
-    """Stretches as words: `frames 10-24, 31-40`."""
-    shown = ", ".join(f"{a}-{z}" for a, z in frames[:most])
-    return f"frames {shown}" + (f" and {len(frames) - most} more" if len(frames) > most else "")
 
 
 def _bone(actor: str, row: dict[str, Any], limits: Thresholds) -> Iterator[Finding]:
@@ -351,5 +350,10 @@ def ranges(flags: Bool[Tensor, "T"], first: int, most: int = 4) -> str:
             spans[-1][1] = t
         else:
             spans.append([t, t])
-    words = [f"{a + first}" if a == b else f"{a + first}–{b + first}" for a, b in spans[:most]]
+    return _told([[a + first, b + first] for a, b in spans], most)
+
+
+def _told(spans: list[list[int]], most: int = 4) -> str:
+    """Stretches, each by its first and last frame, as words."""
+    words = [f"{a}" if a == b else f"{a}–{b}" for a, b in spans[:most]]
     return f"frames {', '.join(words)}" + (f" and {len(spans) - most} more stretches" if len(spans) > most else "")

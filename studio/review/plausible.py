@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rigs.limbs import runs
 from rigs.rotation import exp
 from studio.nets.recovery import unlike
 from studio.values import Motion
@@ -37,14 +38,9 @@ def strange_joints(motion: Motion, limit: float) -> list[dict[str, Any]]:
         return []
     found = []
     for j in (values > limit).any(0).nonzero()[:, 0].tolist():
-        spans = [(a, z) for a, z in _runs(values[:, j] > limit) if z - a >= BRIEF]
+        spans = runs(values[:, j] > limit, BRIEF)
         if spans:
             most = max(float(values[a:z, j].max()) for a, z in spans)
             frames = [[motion.first_frame + a, motion.first_frame + z - 1] for a, z in spans]
             found.append({"joint": motion.joints[j], "most": round(most, 2), "frames": frames})
     return sorted(found, key=lambda row: -row["most"])
-
-
-def _runs(on: Tensor) -> list[tuple[int, int]]:
-    edge = torch.diff(torch.cat([on.new_zeros(1), on, on.new_zeros(1)]).int())
-    return list(zip((edge == 1).nonzero()[:, 0].tolist(), (edge == -1).nonzero()[:, 0].tolist()))
