@@ -9,7 +9,7 @@ from small_footage import film
 from test_track import NAMES, footage
 
 from studio import pipeline
-from studio.casting import joined
+from studio.casting import Part, joined
 from studio.detect.neighbours import image_without
 from studio.detect.regions import Region
 from studio.identity import identify
@@ -217,3 +217,19 @@ def test_virtual_people_hug_cross_and_leave_the_room():
     assert np.abs(cross[:, -1] + cross[:, 0]).max() < 0.3  # to the opposite place
     config, leave = ways("leave")
     assert np.abs(leave[0, 20]).max() > config.room().half * 0.7 and np.linalg.norm(leave[0, -1] - leave[0, 0]) < 0.3
+
+
+def test_of_two_stretches_of_one_person_the_one_that_more_views_follow_has_the_say():
+    def stretch(detections):
+        person = Person()
+        for frame, seen in detections.items():
+            person.met(frame, np.array(seen), np.zeros((7, 3)), 1.0)
+        return person
+
+    stray = stretch({0: [0, 0, -1], 1: [0, -1, -1], 2: [0, -1, -1], 3: [0, -1, -1]})
+    right = stretch({2: [-1, 1, -1], 3: [-1, 1, -1], 4: [-1, 1, 1], 5: [-1, 1, 1]})
+    for people in ([stray, right], [right, stray]):
+        part = Part(people)
+        assert part.frames.tolist() == [0, 1, 2, 3, 4, 5]
+        assert part.detections[3].tolist() == [-1, 1, -1]  # as many views, but more of them around
+        assert part.detections[1].tolist() == [0, -1, -1] and part.detections[4].tolist() == [-1, 1, 1]
