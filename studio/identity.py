@@ -18,6 +18,7 @@ from calibration.cameras import Cameras
 from studio.casting import Cast, cast
 from studio.matching import Expected, Sighting, agreeing, hypotheses, matched, plausible
 from studio.people import IdentityConfig, Person
+from studio.second_look import completed
 from studio.values import Footage, Keypoints2D
 
 MARKS = ("shoulder", "hip", "knee", "ankle", "elbow", "wrist")
@@ -64,6 +65,7 @@ def identify(
     if count is None and not people and int(alone.any(1).sum()) >= 2:
         count = 1  # hands that two views show are somebody's
     found = cast(people, count, cameras, T, facts.fps, config)
+    found = completed(found, lambda part: scene.sight(footage.cut(part))[0], scene.position, facts.fps, config, stretch)
     if count == 1 and facts.pixels.shape[2] == 1:  # nobody else: a view of hands or a face alone needs no body to know whose they are
         found.detection[:, :, 0] = torch.where(alone, 0, found.detection[:, :, 0])
     return found

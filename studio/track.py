@@ -22,6 +22,7 @@ from studio.hand_sides import hands_for_arms
 from studio.identity import identify
 from studio.misnamed import exchanged_cameras
 from studio.people import IdentityConfig
+from studio.stray_hands import stray_hands
 from studio.swaps import EXHAUSTIVE, Evidence, SwapConfig, evidence, exchanges, groups, leading
 from studio.tally import Tally, body_of, disagreement
 from studio.true_sides import sides
@@ -280,6 +281,7 @@ def locate(cameras: Cameras, keypoints: Keypoints2D, tracks: Tracks3D, a: int, d
     body = body_of(tracks.keypoints)
     for again in (False, True):
         pixels, raw, confidence = tracks.chosen(keypoints, a)
+        raw = raw.masked_fill(stray_hands(cameras, tracks.keypoints, pixels, raw, confidence, distance), torch.inf)
         found = triangulate(cameras, pixels, _loosened(cameras, raw, distance, config.placement), threshold=config.threshold)
         seen = torch.isfinite(raw)
         known = seen[:, :, body] & torch.isfinite(found.points[..., body, 0])
