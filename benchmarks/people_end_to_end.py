@@ -1,11 +1,12 @@
-"""Rendered people, each among others and alone: `python benchmarks/people_end_to_end.py FOLDER [--only SCENE...] [--json FILE]`.
+"""Rendered people, each among others and alone: `python benchmarks/people_end_to_end.py FOLDER [--only SCENE...] [--seeds 1 2 3]`.
 
 Two and three synthetic people cross, hug at 0.4 m, or one leaves the room and comes back, before four cameras (960x540, 15 frames/s, 4 or
 6 s). Each scene is rendered once with everybody and once with each of them alone, same body, clothes, motion, room, cameras and noise; each
 goes through the whole job, `studio run --actors auto`. Printed are changes of identity, phantoms and people not found among all frames,
 and for each person the mean error of the fitted body's joints, hips to head, hands and feet, among others and alone, in all frames in
-which he stands in at least two of the pictures, found or not. FOLDER keeps everything, and a stopped run goes on where it was; the first
-takes about an hour on two cores.
+which he stands in at least two of the pictures, found or not. Another seed has other people, clothes, motions and ways. FOLDER keeps
+everything, and a stopped run goes on where it was; the first takes about an hour on two cores for each seed. With --json FILE the table is
+written there, too; scenes that are not asked for stay as they were.
 """
 
 from __future__ import annotations
@@ -39,6 +40,12 @@ SCENES = {
     "leave2": replace(ROOM, people=2, paths="leave", seed=33, frames=90),
     "cross3": replace(ROOM, people=3, paths="cross", seed=34),
 }
+
+
+def named(scene: str, seed: int, cameras: int) -> tuple[str, VirtualCapture]:
+    """One of the scenes with other people (`seed` from 1 on) before so many cameras, and what it is called."""
+    config = replace(SCENES[scene], seed=SCENES[scene].seed + 100 * (seed - 1), cameras=cameras)
+    return scene + (f" seed {seed}" if seed > 1 else "") + (f" {cameras} cameras" if cameras != ROOM.cameras else ""), config
 
 
 def measured(folder: Path, config: VirtualCapture) -> dict[str, Any]:
@@ -87,19 +94,22 @@ def matched(take: Take, truth: Truth) -> tuple[Float[Tensor, "T P J"], dict[str,
 
 
 def main() -> None:
-    """Print the table; JSON with --json, where scenes that are not asked for stay as they were."""
+    """Print the table; JSON with --json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="+", choices=list(SCENES), default=list(SCENES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--cameras", type=int, default=ROOM.cameras)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    table = {name: measured(options.folder / name, SCENES[name]) for name in options.only}
-    print(f"{'scene':8s} {'people':>6s} {'found':>6s} {'switches':>8s} {'phantoms':>8s} {'lost':>5s}  each among others / alone")
+    asked = dict(named(scene, seed, options.cameras) for scene in options.only for seed in options.seeds)
+    table = {name: measured(options.folder / name.replace(" ", "-"), config) for name, config in asked.items()}
+    print(f"{'scene':24s} {'people':>6s} {'found':>6s} {'switches':>8s} {'phantoms':>8s} {'lost':>5s}  each among others / alone")
     for name, row in table.items():
         each = ", ".join(f"{a:.1f} / {b:.1f} mm" for a, b in zip(row["mm"], row["alone_mm"]))
-        cells = f"{SCENES[name].people:6d} {row['actors']:6.0f} {row['switches']:8.0f} {row['phantoms']:8.0f} {row['lost']:5.0f}"
-        print(f"{name:8s} {cells}  {each}: {100 * (row['ratio'] - 1):+.0f} %")
+        cells = f"{asked[name].people:6d} {row['actors']:6.0f} {row['switches']:8.0f} {row['phantoms']:8.0f} {row['lost']:5.0f}"
+        print(f"{name:24s} {cells}  {each}: {100 * (row['ratio'] - 1):+.0f} %")
     if options.json:
         before = json.loads(options.json.read_text()) if options.json.is_file() else {}
         rounded = {n: {k: np.round(v, 4).tolist() for k, v in row.items()} for n, row in table.items()}
