@@ -24,6 +24,8 @@ RIM = 0.45
 """A point can be on the outline where the cosine between its normal and the line of sight is below this."""
 BORDER = 2
 """Cells at the image's border whose outline is the frame's, not the body's."""
+Maps = tuple[np.ndarray, np.ndarray]
+"""OpenCV's fixed-point maps of where each cell lies in a mask."""
 MARGIN = 24
 """Cells from the mask beyond which every distance counts as this one."""
 
@@ -81,7 +83,7 @@ def outlines(
 
     def draw(c: int) -> None:
         at, origin, cell = grids[c]
-        known = _known(at, *masks[c].shape[1:])
+        known, at = _known(at, *masks[c].shape[1:]), cv2.convertMaps(at[..., 0], at[..., 1], cv2.CV_16SC2)
         for t in range(T):
             found = _drawn(masks[c][t], others[c][t] if len(others) else None, at, known, count)
             if found is not None:
@@ -101,13 +103,13 @@ def outlines(
 
 
 def _drawn(
-    mask: Bool[Tensor, "h w"], others: Bool[Tensor, "h w"] | None, at: np.ndarray, known: np.ndarray, count: int
+    mask: Bool[Tensor, "h w"], others: Bool[Tensor, "h w"] | None, at: Maps, known: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """One mask's distances, points of its outline and their normals, in cells; None where it shows nothing."""
-    seen = cv2.remap(mask.numpy().astype(np.float32), at[..., 0], at[..., 1], cv2.INTER_LINEAR) > 0.5
+    seen = _resampled(mask, at) > 127
     if not (seen & known).any():
         return None
-    free = known if others is None else known & ~_beside(others, at)
+    free = known if others is None or not others.any() else known & ~_beside(others, at)
     box = _around(seen)
     distance = _distance(seen[box])
     whole = np.full(seen.shape, MARGIN, np.float32)
@@ -139,9 +141,14 @@ def _known(at: np.ndarray, h: int, w: int) -> np.ndarray:
     return cv2.erode(np.pad(inside, 1).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=BORDER)[1:-1, 1:-1] > 0
 
 
-def _beside(others: Bool[Tensor, "h w"], at: np.ndarray) -> np.ndarray:
+def _resampled(mask: Bool[Tensor, "h w"], at: Maps) -> np.ndarray:
+    """The mask on the grid, 255 where it is whole."""
+    return cv2.remap(mask.numpy().view(np.uint8) * 255, *at, cv2.INTER_LINEAR)
+
+
+def _beside(others: Bool[Tensor, "h w"], at: Maps) -> np.ndarray:
     """Cells that show somebody else, or touch one that does."""
-    shown = cv2.remap(others.numpy().astype(np.float32), at[..., 0], at[..., 1], cv2.INTER_LINEAR) > 0.25
+    shown = _resampled(others, at) > 63
     return cv2.dilate(shown.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=BORDER) > 0
 
 
@@ -219,21 +226,20 @@ def _outward(
     """Each point of the outline draws the nearest rim of the body that faces its way."""
     position = -seen.R[c].T @ seen.translation[c]
     sight = points - position
-    grazing = (normals * sight).sum(-1).abs() < RIM * sight.norm(dim=-1)
+    grazing = (normals * sight).sum(-1).square() < RIM**2 * sight.square().sum(-1)  # several times faster than norms
     facing = (J @ normals[..., None])[..., 0]
-    facing = facing / facing.norm(dim=-1, keepdim=True).clamp_min(1e-9)
+    facing = facing * facing.square().sum(-1, keepdim=True).clamp_min(1e-18).rsqrt()
     edge, outward = seen.edge[c], seen.outward[c]
     known = torch.isfinite(edge[..., 0])
     at = torch.where(known[..., None], edge, 0)
     most = max(1, int(grazing.sum(1).max()))  # few points are on the rim
     rim = grazing.byte().sort(dim=1, descending=True, stable=True).indices[:, :most]
     among = lambda x: x.gather(1, rim.view(*rim.shape, *(1,) * (x.ndim - 2)).expand(*rim.shape, *x.shape[2:]))  # noqa: E731
-    places, ways, there = among(plane), among(facing), among(grazing)
+    places, ways = among(plane), among(facing * grazing[..., None])  # of no length, and so fitting nothing, where there are fewer
     which, found = [], []
     for t in range(0, len(points), 16):  # bounds memory: outline times rim
         f = slice(t, t + 16)
-        fits = there[f, None] & (outward[f] @ ways[f].mT > 0.5)
-        best = torch.where(fits, torch.cdist(at[f], places[f]), torch.inf).min(-1)
+        best = torch.cdist(at[f], places[f]).masked_fill_(outward[f] @ ways[f].mT <= 0.5, torch.inf).min(-1)
         which.append(rim[f].gather(1, best.indices))
         found.append(torch.isfinite(best.values))
     onto, found = torch.cat(which), torch.cat(found) & known

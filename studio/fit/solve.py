@@ -332,11 +332,12 @@ def spread(problem: Problem, state: State, smoothness: Smoothness | None) -> Flo
     """
     chunks, limbs = problem.chunks(len(state)), problem.layout.limbs
     seen = [problem.look(state[c], c) for c in chunks]
-    evidence = torch.cat([problem.model.assemble(x.placed, x.pull, problem.layout).diagonal() for x in seen])
+    normals = [problem.model.assemble(x.placed, x.pull, problem.layout) for x in seen]
+    evidence = torch.cat([n.diagonal() for n in normals])
     told = torch.zeros_like(evidence) if smoothness is None else smoothness.of(limbs.columns).told(evidence)
     out = []
-    for frames, look in zip(chunks, seen):
-        factor = limbs.factor(problem.normal(look).raised(told[frames] + FLOOR))
+    for frames, look, normal in zip(chunks, seen, normals):
+        factor = limbs.factor(problem.priors.added(normal, look.state, problem.layout).raised(told[frames] + FLOOR))
         each = problem.model.joint_covariance(look.placed, factor, problem.layout)
         out.append(each.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(0).sqrt())
     return torch.cat(out)
