@@ -19,6 +19,7 @@ from calibration.triangulate import triangulate
 from studio.chimeras import chimeras
 from studio.clock import footage as footage_of
 from studio.hand_sides import hands_for_arms
+from studio.hidden import behind
 from studio.identity import identify
 from studio.misnamed import exchanged_cameras
 from studio.people import IdentityConfig
@@ -165,9 +166,9 @@ def track_blocks(
             if sorted_sides is not None:
                 lead, sides = sorted_sides[a]
                 _exchange(cameras, keypoints, tracks, a, far[:, whole], lead, sides[:, whole], config)
-            for start in range(0, keypoints.frames, config.chunk):
-                part = slice(start, start + config.chunk)
-                locate(cameras, keypoints.cut(part), tracks.cut(part), a, far[:, whole][:, part], config)
+        for part in (slice(t, t + config.chunk) for t in range(0, keypoints.frames, config.chunk)):
+            _locate_all(cameras, keypoints.cut(part), tracks.cut(part), [far[:, whole][:, part] for far in distance], config)
+        for a in range(len(actors)):
             _drop_jumps(tracks, a, config)
         progress(2 * T + whole.start + kept.stop)
         yield whole.start + kept.start, keypoints.cut(kept), tracks.cut(kept)
@@ -276,12 +277,35 @@ def _exchange(
     tracks.swapped[:, :, a] = found[:, :, limbs].float().mean(-1) > 0.4
 
 
-def locate(cameras: Cameras, keypoints: Keypoints2D, tracks: Tracks3D, a: int, distance: Tensor, config: TrackConfig) -> None:
-    """Triangulate an actor, every frame by itself, and decide whom to trust (in `tracks`)."""
+def _locate_all(
+    cameras: Cameras, keypoints: Keypoints2D, tracks: Tracks3D, distance: list[Float[Tensor, "C T"]], config: TrackConfig
+) -> None:
+    """Triangulate all actors (in `tracks`), twice where there are several: then without what others hide, if two views show it."""
+    for a, far in enumerate(distance):
+        locate(cameras, keypoints, tracks, a, far, config)
+    points = [tracks.points[:, a].clone() for a in range(len(distance))]
+    for a, far in enumerate(distance if len(distance) > 1 else ()):
+        hidden = behind(cameras, tracks.keypoints, tracks.chosen(keypoints, a)[0], points[a], points[:a] + points[a + 1 :])
+        locate(cameras, keypoints, tracks, a, far, config, hidden)
+
+
+def locate(
+    cameras: Cameras,
+    keypoints: Keypoints2D,
+    tracks: Tracks3D,
+    a: int,
+    distance: Float[Tensor, "C T"],
+    config: TrackConfig,
+    hidden: Bool[Tensor, "C T K"] | None = None,
+) -> None:
+    """Triangulate an actor, every frame by itself, and decide whom to trust (in `tracks`): what is `hidden` only where fewer than two views
+    show it."""
     body = body_of(tracks.keypoints)
     for again in (False, True):
         pixels, raw, confidence = tracks.chosen(keypoints, a)
         raw = raw.masked_fill(stray_hands(cameras, tracks.keypoints, pixels, raw, confidence, distance), torch.inf)
+        if hidden is not None:
+            raw = raw.masked_fill(hidden & ((torch.isfinite(raw) & ~hidden).sum(0) >= 2), torch.inf)
         found = triangulate(cameras, pixels, _loosened(cameras, raw, distance, config.placement), threshold=config.threshold)
         seen = torch.isfinite(raw)
         known = seen[:, :, body] & torch.isfinite(found.points[..., body, 0])

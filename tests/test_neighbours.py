@@ -5,8 +5,8 @@ import pytest
 
 from studio.detect.mediapipe import Mediapipe, Person
 from studio.detect.neighbours import of_others, without
-from studio.detect.networks import Networks
-from studio.detect.regions import Region, around_body, crop, halvings
+from studio.detect.networks import Networks, PoseSight
+from studio.detect.regions import Region, around_body, crop, halvings, to_crop, to_image
 
 SIDE, WALL = 128, 90.0
 
@@ -91,3 +91,27 @@ def test_a_neighbour_is_painted_over_wherever_his_crop_was_and_oneself_is_not():
     alone = crop(halvings(picture(100)), own, SIDE)
     assert np.abs(shown - alone).mean() < 1.5 < 10 < np.abs(crop(halvings(image), own, SIDE) - alone).mean()
     assert np.array_equal(shown[alone > 200], alone[alone > 200])
+
+
+def test_what_moved_beyond_the_mask_of_the_frame_before_is_not_taken_for_the_neighbours():
+    region, points, step = Region(100.0, 100.0, 200.0, 0.3), np.full((33, 2), 100.0), np.array([5.0, 2.0])
+    points[[13, 15, 19]] = (100, 120), (120, 120), (130, 120)  # an arm that points at the neighbour
+    mask = np.zeros((SIDE, SIDE), np.float32)
+    sure, hips = np.full(33, 0.9), np.full((2, 2), 100.0)
+    person = Person(PoseSight(region, 1.0, points, sure, np.zeros((33, 3)), hips, mask))
+    reach = np.zeros((33, 2))
+    reach[[15, 19]] = (8, 0)
+    person.seen(PoseSight(region, 1.0, points + step + reach, sure, np.zeros((33, 3)), hips + step, mask))
+    theirs = np.ones((SIDE, SIDE), np.float32)
+    there = region._replace(x=region.x + step[0], y=region.y + step[1])
+    covered = of_others(there, [(theirs, there)], person.expected(), SIDE)
+    assert covered is not None
+    where = to_crop(np.array([[100 + 20 + 2 * 8, 120]]) + 2 * step, there, SIDE).round().astype(int)[0]
+    assert not covered.covered[where[1], where[0]] and covered.covered.mean() > 0.9
+    sure[:] = 0.1  # an arm that nobody saw is nowhere
+    assert of_others(there, [(theirs, there)], person.expected(), SIDE).covered.all()
+
+
+def test_crop_and_image_are_there_and_back():
+    region, points = Region(70.0, 90.0, 150.0, 0.4), np.random.default_rng(0).uniform(0, 200, (5, 2))
+    assert np.allclose(to_image(to_crop(points, region, SIDE), region, SIDE), points)

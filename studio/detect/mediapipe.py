@@ -21,7 +21,7 @@ from studio.detect.landmarks import SIDES, FaceSight, HandSight, Sight, hands_al
 from studio.detect.neighbours import Around, Seen, image_without
 from studio.detect.networks import Networks, PoseSight
 from studio.detect.parts import PRESENT, face_of, hands_of, lone_hands, next_regions
-from studio.detect.regions import Array, Region, around_body, around_face, around_hand, halvings
+from studio.detect.regions import Array, Region, around_body, around_face, around_hand, halvings, to_crop
 from studio.detect.runtimes import Runtime
 
 JOINTS = [0, *range(11, 17), *range(23, 29)]
@@ -30,6 +30,9 @@ MISSED, AGAIN = 40, 3
 """For so many frames after somebody was lost, behind another mostly, he is searched for in every so many frames."""
 FASTEST = 0.08
 """Of a body's region: who moves further from one frame to the next has not been followed but taken for another."""
+ENDS, THICK = ((13, 15, 19), (14, 16, 20), (25, 27, 31), (26, 28, 32)), 1 / 24
+"""Elbow, wrist and forefinger, knee, ankle and toe among a body's points; how thick they are at most, as a part of its region. With upper
+arms and thighs, too, people who hug come out worse."""
 PATIENCE = 2
 """Frames for which a hand that was lost is looked for in all places at once."""
 LARGE = 800
@@ -57,16 +60,27 @@ class Person:
     step: Float[Array, "2"] = field(default_factory=lambda: np.zeros(2))
     """How far his hips moved since the frame before, px."""
 
+    swing: Float[Array, "33 2"] = field(default_factory=lambda: np.zeros((33, 2)))
+    """How far each point moved beyond that, px."""
+
     def seen(self, body: PoseSight) -> None:
         """The next frame's sight of him."""
         step = body.anchors[0] - self.body.anchors[0]
         self.step = step if np.hypot(*step) < FASTEST * body.region.size else np.zeros(2)
+        swing = body.points - self.body.points - self.step
+        slow = np.hypot(*swing.T) < FASTEST * body.region.size
+        self.swing = np.where(slow[:, None], swing, 0.0)
         self.body = body
 
     def expected(self) -> Seen:
-        """Where he is likely to be seen in the next frame."""
+        """Where he is likely to be seen in the next frame. His forearms, shins, hands and feet are all there, which move most and are thin: what is
+        his before somebody else is not that other's."""
         mask, region = self.body.seen
-        return mask, region._replace(x=region.x + float(self.step[0]), y=region.y + float(self.step[1]))
+        sure = self.body.visibility > 0.5
+        arms = [list(arm) for arm in ENDS if sure[list(arm[:2])].all()]
+        lines = [to_crop(self.body.points[arm] + self.swing[arm], region, len(mask)).round().astype(np.int32) for arm in arms]
+        whole = cv2.polylines(mask.copy(), lines, False, 1.0, round(THICK * len(mask))) if lines else mask
+        return whole, region._replace(x=region.x + float(self.step[0]), y=region.y + float(self.step[1]))
 
 
 class Mediapipe:

@@ -42,6 +42,11 @@ def to_image(points: Float[Array, "K n"], region: Region, side: int) -> Float[Ar
     return flat if points.shape[1] == 2 else np.concatenate([flat, points[:, 2:] / side * region.size], 1)
 
 
+def to_crop(points: Float[Array, "K 2"], region: Region, side: int) -> Float[Array, "K 2"]:
+    """Px of a crop with `side` px a side of points given in image px."""
+    return ((points - (region.x, region.y)) @ _rotation(region.angle) / region.size + 0.5) * side
+
+
 def turned(points: Float[Array, "K 3"], region: Region) -> Float[Array, "K 3"]:
     """3D points from the axes of a crop to those of the image."""
     return np.concatenate([points[:, :2] @ _rotation(region.angle).T, points[:, 2:]], 1)
