@@ -73,8 +73,10 @@ class Person:
         self.body = body
 
     def expected(self) -> Seen:
-        """Where he is likely to be seen in the next frame. His forearms, shins, hands and feet are all there, which move most and are thin: what is
-        his before somebody else is not that other's."""
+        """Where he is likely to be seen in the next frame.
+
+        His forearms, shins, hands and feet are all there, which move most and are thin: what is his is nobody else's.
+        """
         mask, region = self.body.seen
         sure = self.body.visibility > 0.5
         arms = [list(arm) for arm in ENDS if sure[list(arm[:2])].all()]
