@@ -23,6 +23,8 @@ OVERLAP = 0.5
 """So long, s, two stretches of one person may be of the same time: who is lost is still followed by one view for a while."""
 FADING, BOTH = 1.5, 0.25
 """Or even so long, s, where for no longer than that, s, two views each saw both: one view that joins two people is followed for longer."""
+RUN = 10.0
+"""As fast, m/s, somebody may run whom nobody follows; who goes there at a walk is more likely still."""
 LOST = 0.1
 """Before somebody is lost he may have been followed wrongly for so long, s."""
 UNLIKE = 6.0
@@ -121,7 +123,7 @@ def links(people: list[Person], fps: float, config: IdentityConfig) -> Float[Arr
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of stretches that share no mark
         way = np.nanmedian(np.linalg.norm(end[:, None] - begin[None], axis=-1), -1)
-    reach = config.reach + config.speed * np.maximum(np.abs(first[None] - placed[:, None]) / fps, LOST)
+    away = np.maximum(np.abs(first[None] - placed[:, None]) / fps, LOST)
     alike = np.minimum(rate[:, None], rate[None]) > 0.4 * np.maximum(rate[:, None], rate[None])  # a bystander stands in for no actor
     unlike = _unlikeness(np.stack([_look(p) for p in people]), config.look) + _unlikeness(
         np.array([_build(p) for p in people]), config.build
@@ -129,8 +131,8 @@ def links(people: list[Person], fps: float, config: IdentityConfig) -> Float[Arr
     overlap = (last[:, None] - first[None]) / fps
     apart = (overlap < OVERLAP) | ((overlap < FADING) & (_together(people) < BOTH * fps))
     apart &= (first[:, None] < first[None]) & (last[:, None] < last[None])
-    possible = apart & (way < reach) & alike & (unlike < UNLIKE)
-    return np.where(possible, (way / reach) ** 2 + unlike, np.inf)
+    possible = apart & (way < config.reach + RUN * away) & alike & (unlike < UNLIKE)
+    return np.where(possible, (way / (config.reach + config.speed * away)) ** 2 + unlike, np.inf)
 
 
 def _together(people: list[Person]) -> Int[Array, "n n"]:

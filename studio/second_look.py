@@ -16,9 +16,9 @@ from studio.casting import Cast
 from studio.matching import FAR, Expected, Sighting, assigned, bodies, distance
 from studio.people import IdentityConfig
 
-NEAR, CLEAR = 0.05, 1.5
-"""How near, m, a detection must be to an actor whom two views see, for one that a neighbour is mixed into does more harm than good; and
-how many times further from everybody else."""
+NEAR, LONELY, CLEAR = 0.05, 0.08, 1.5
+"""How near, m, a detection must be to an actor whom two views see (one that a neighbour is mixed into does more harm than good) and to one
+whom fewer see; and how many times further from everybody else."""
 
 
 def completed(
@@ -42,7 +42,7 @@ def completed(
         rays, chosen = sight(whole), detection[:, whole]
         marks = between(_marks(rays, position, chosen), margin)
         for t in range(start - low, stop - low):
-            more = _missed(Sighting(rays[:, t], position), marks[t], chosen[:, t].T, config.agreement)
+            more = _missed(Sighting(rays[:, t], position), marks[t], chosen[:, t].T)
             added[:, low + t] = np.where(more >= 0, more, chosen[:, t].T).T
     return found._replace(detection=torch.from_numpy(added))
 
@@ -75,8 +75,8 @@ def between(marks: Float[np.ndarray, "T A M 3"], margin: int) -> Float[np.ndarra
     return out
 
 
-def _missed(sight: Sighting, marks: Float[np.ndarray, "A M 3"], chosen: Int[np.ndarray, "A C"], agreement: float) -> Int[np.ndarray, "A C"]:
-    """Detections that nobody took and that are an actor's who lacks that view; -1 for none. With one view or none any help is welcome."""
+def _missed(sight: Sighting, marks: Float[np.ndarray, "A M 3"], chosen: Int[np.ndarray, "A C"]) -> Int[np.ndarray, "A C"]:
+    """Detections that nobody took and that are an actor's who lacks that view; -1 for none."""
     free = np.isfinite(sight.rays).all(-1).sum(-1) >= 3
     for c in range(len(free)):
         free[c, chosen[chosen[:, c] >= 0, c]] = False
@@ -84,6 +84,6 @@ def _missed(sight: Sighting, marks: Float[np.ndarray, "A M 3"], chosen: Int[np.n
         return np.full(chosen.shape, -1)
     far = np.nan_to_num(distance(sight.rays[None], marks[:, None, None], sight.position[None, :, None]), nan=FAR)
     others = np.stack([np.delete(far, a, 0).min(0, initial=FAR) for a in range(len(far))])
-    near = np.where((chosen >= 0).sum(1) >= 2, NEAR, agreement)[:, None, None]
+    near = np.where((chosen >= 0).sum(1) >= 2, NEAR, LONELY)[:, None, None]
     his = (far < near) & (others > CLEAR * far) & free & (chosen < 0)[..., None]
     return assigned(np.where(his, far, FAR))

@@ -233,3 +233,20 @@ def test_of_two_stretches_of_one_person_the_one_that_more_views_follow_has_the_s
         assert part.frames.tolist() == [0, 1, 2, 3, 4, 5]
         assert part.detections[3].tolist() == [-1, 1, -1]  # as many views, but more of them around
         assert part.detections[1].tolist() == [0, -1, -1] and part.detections[4].tolist() == [-1, 1, 1]
+
+
+def test_who_runs_out_of_sight_and_comes_back_is_the_same():
+    at = lambda x: np.full((6, 3), 0.0) + [x, 0.0, 1.0]  # noqa: E731
+    gone, back, slow = (seen_at(frames, at(x)) for frames, x in ((range(30), 0.0), (range(36, 60), 1.6), (range(37, 60), 0.4)))
+    config = IdentityConfig()
+    assert len(joined([gone, back], 30.0, config)) == 1  # 1.6 m in a fifth of a second
+    assert sorted(len(p.people) for p in joined([gone, back, slow], 30.0, config)) == [1, 2]
+    assert any(p.people == [gone, slow] for p in joined([gone, back, slow], 30.0, config))  # a walk is more likely
+
+
+def seen_at(frames, marks):
+    """Somebody whom two views see standing there."""
+    person = Person()
+    for t in frames:
+        person.met(t, np.array([0, 0]), marks, 1.0)
+    return person
