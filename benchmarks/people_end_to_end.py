@@ -28,7 +28,7 @@ from crowd_scene import Crowd, outcome  # type: ignore[import-not-found]
 
 from studio import pipeline
 from studio.detect import DetectConfig
-from studio.evaluate import BODY, LIMBS, posed_of
+from studio.evaluate import BODY, LIMBS, foretold, posed_of
 from studio.take import AUTO, Take
 from studio.values import Motion, Tracks3D
 from studio.virtual import Truth, VirtualCapture, render_capture
@@ -55,13 +55,15 @@ def measured(folder: Path, config: VirtualCapture) -> dict[str, Any]:
     off, row = matched(take, truth)
     joints = truth.joints[:, :, [truth.joint_names.index(n) for n in BODY]].double()
     here = take.cameras().inside(take.cameras().project(joints)).all(-1).sum(0) >= 2
-    among, single = [], []
+    among, single, cautious = [], [], []
     for p in range(config.people):
         place = render_capture(folder / f"alone{p + 1}", replace(config, alone=p + 1))
-        own, _ = matched(solved(place), Truth.load(place / "truth.safetensors"))
+        lone, exact = solved(place), Truth.load(place / "truth.safetensors")
+        own, _ = matched(lone, exact)
+        cautious.append(foretold(Motion.load(lone.motion_file(lone.actors[0])), exact))
         among.append(1000 * float(off[here[:, p], p].mean()))
         single.append(1000 * float(own[here[:, p], 0].mean()))
-    return {**row, "mm": among, "alone_mm": single, "ratio": sum(among) / sum(single)}
+    return {**row, "mm": among, "alone_mm": single, "ratio": sum(among) / sum(single), "foretold": cautious}
 
 
 def solved(folder: Path) -> Take:
@@ -110,6 +112,8 @@ def main() -> None:
         each = ", ".join(f"{a:.1f} / {b:.1f} mm" for a, b in zip(row["mm"], row["alone_mm"]))
         cells = f"{asked[name].people:6d} {row['actors']:6.0f} {row['switches']:8.0f} {row['phantoms']:8.0f} {row['lost']:5.0f}"
         print(f"{name:24s} {cells}  {each}: {100 * (row['ratio'] - 1):+.0f} %")
+    foretelling = [x for row in table.values() for x in row["foretold"]]
+    print(f"squared error of the joints of each alone over what sigma foretells: {sum(foretelling) / len(foretelling):.2f} in the mean")
     if options.json:
         before = json.loads(options.json.read_text()) if options.json.is_file() else {}
         rounded = {n: {k: np.round(v, 4).tolist() for k, v in row.items()} for n, row in table.items()}

@@ -16,7 +16,7 @@ import torch
 
 from rigs.keypoints import COCO_WHOLEBODY
 from studio import pipeline
-from studio.evaluate import evaluate, posed_of
+from studio.evaluate import evaluate, foretold
 from studio.take import Take
 from studio.values import Keypoints2D, Motion
 from studio.virtual import Truth, VirtualCapture, render_capture
@@ -40,13 +40,6 @@ def exact_keypoints(take: Take, truth: Truth, seed: int) -> None:
         value.save(take.keypoints_folder / f"{name}.safetensors")
 
 
-def foretold(take: Take, truth: Truth) -> float:
-    """Mean squared error of the joints over what their sigma foretells; 1 where sigma is right."""
-    motion = Motion.load(take.motion_file(take.actors[0]))
-    off = posed_of(motion).joints - truth.joints[: len(motion.translation), 0]
-    return float((off.square().mean(-1) / motion.sigma**2).mean())
-
-
 def measured(folder: Path, seed: int, frames: int, exact: bool) -> dict[str, dict[str, float]]:
     """One seed: rendered where it is not, run, evaluated."""
     capture = render_capture(folder / f"test{seed}", VirtualCapture(frames=frames, seed=seed))
@@ -61,7 +54,8 @@ def measured(folder: Path, seed: int, frames: int, exact: bool) -> dict[str, dic
     for stage in STAGES:
         pipeline.step(take, stage, getattr(config, stage))
     rows = evaluate(take, capture / "truth.safetensors")
-    rows["foretold"] = {"squared error over sigma squared": foretold(take, Truth.load(capture / "truth.safetensors"))}
+    motion = Motion.load(take.motion_file(take.actors[0]))
+    rows["foretold"] = {"squared error over sigma squared": foretold(motion, Truth.load(capture / "truth.safetensors"))}
     rows["seconds"] = {"track and fit": time.monotonic() - begun}
     return rows
 

@@ -91,6 +91,13 @@ def posed_of(motion: Motion) -> Posed:
     return shaped.posed(motion.rotation, motion.translation, motion.expression)
 
 
+def foretold(motion: Motion, exact: Truth, who: int = 0) -> float:
+    """Mean squared error of a motion's joints over what their sigma foretells: 1 where sigma is right, less where it is cautious."""
+    when = slice(motion.first_frame, motion.first_frame + len(motion.translation))
+    off = posed_of(motion).joints - exact.joints[when, who]
+    return float((off.square().mean(-1) / motion.sigma**2).mean())
+
+
 def matched(motions: dict[str, Motion], exact: Truth) -> dict[str, int]:
     """Which true person each motion is: the assignment with the smallest distance between roots."""
     names = list(motions)

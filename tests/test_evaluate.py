@@ -9,7 +9,7 @@ from small_footage import film, rig
 
 from rigs.catalogue import open_body
 from rigs.keypoints import COCO_WHOLEBODY
-from studio.evaluate import evaluate, posed_of, skated
+from studio.evaluate import evaluate, foretold, posed_of, skated
 from studio.take import Take
 from studio.values import Motion, Tracks3D
 from studio.virtual import Truth
@@ -110,3 +110,13 @@ def test_more_motions_than_people_is_refused(tmp_path):
     motion("Bob", [0.0, 0.0, 0.9]).save(twice.motion_file("Bob"))
     with pytest.raises(ValueError, match=r"2 motions .* for 1 people .*--actors 1"):
         evaluate(twice, tmp_path / "truth.safetensors")
+
+
+@pytest.mark.parametrize("told", [0.5, 1.0, 2.0])
+def test_sigma_is_compared_with_what_joints_are_really_off_by(tmp_path, told):
+    right = motion("Ann", [0.0, 0.0, 0.9])
+    off = 0.01 * torch.randn(T, len(right.joints), 3, generator=torch.Generator().manual_seed(2))
+    points = torch.zeros(T, 1, len(COCO_WHOLEBODY), 3)
+    write(tmp_path, (posed_of(right).joints + off)[:, None], points, [right], points)
+    sure = replace(right, sigma=torch.full_like(right.sigma, 0.01 * told))
+    assert foretold(sure, Truth.load(tmp_path / "truth.safetensors")) == pytest.approx(1 / told**2, rel=0.1)
