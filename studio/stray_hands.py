@@ -11,8 +11,9 @@ from torch import Tensor
 
 from calibration.cameras import Cameras
 from calibration.triangulate import triangulate
+from rigs.keypoints import LEFT_HAND, RIGHT_HAND
 
-PARTS = ("hand_root", "thumb", "forefinger", "middle_finger", "ring_finger", "pinky_finger")
+HANDS = {"left": LEFT_HAND, "right": RIGHT_HAND}
 SURE = 0.3
 """A view with less confidence says nothing of where a wrist is."""
 FOREARM = (0.15, 0.35)
@@ -34,7 +35,7 @@ def stray_hands(
     `sigma` is px, infinite where not seen; `distance` is the actor's from each camera, m.
     """
     stray = torch.zeros(sigma.shape, dtype=torch.bool)
-    sides = [s for s in ("left", "right") if {f"{s}_elbow", f"{s}_wrist", f"{s}_hand_root"} <= set(names)]
+    sides = [s for s in HANDS if {f"{s}_elbow", f"{s}_wrist", f"{s}_hand_root"} <= set(names)]
     if not sides or len(cameras) < 3:
         return stray
     elbows, wrists, roots = ([names.index(f"{s}_{part}") for s in sides] for part in ("elbow", "wrist", "hand_root"))
@@ -45,8 +46,7 @@ def stray_hands(
     wild = apart > allowed[..., None] + DEVIATIONS * (spread + sigma[:, :, roots].square()).sqrt()
     wild &= (views > 2) | ~torch.isfinite(sure[:, :, wrists])
     for s, side in enumerate(sides):
-        hand = [k for k, n in enumerate(names) if n.startswith(tuple(f"{side}_{part}" for part in PARTS))]
-        stray[:, :, hand] = wild[:, :, s, None]
+        stray[:, :, [k for k, n in enumerate(names) if n in HANDS[side]]] = wild[:, :, s, None]
     return stray & torch.isfinite(sigma)
 
 

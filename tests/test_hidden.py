@@ -51,3 +51,13 @@ def test_a_keypoint_without_a_place_is_as_far_away_as_the_others(couple):
     some[:, LIMBS[::2]] = torch.nan
     both = [behind(cameras, NAMES, pixels[:, :, 0], p, [points[1]])[:, :, LIMBS] for p in (points[0], some)]
     assert (both[0] == both[1]).float().mean() > 0.97
+
+
+def test_a_hand_is_hidden_with_its_wrist_and_a_face_with_the_nose(couple):
+    cameras, points, pixels, _ = couple
+    more = ("left_thumb2", "right_hand_root", "face-30")
+    from_ = [NAMES.index(n) for n in ("left_ankle", "left_ankle", "left_ankle")]  # wherever they are themselves
+    wide = lambda x, axis: torch.cat([x, x.index_select(axis, torch.tensor(from_))], axis)  # noqa: E731
+    found = behind(cameras, NAMES + more, wide(pixels[:, :, 0], 2), wide(points[0], 1), [wide(points[1], 1)])
+    assert (found[:, :, len(NAMES) :] == found[:, :, [NAMES.index(n) for n in ("left_wrist", "right_wrist", "nose")]]).all()
+    assert (found[:, :, : len(NAMES)] == told(couple, 0)).float().mean() > 0.99
