@@ -23,8 +23,6 @@ OVERLAP = 0.5
 """So long, s, two stretches of one person may be of the same time: who is lost is still followed by one view for a while."""
 FADING, BOTH = 1.5, 0.25
 """Or even so long, s, where for no longer than that, s, two views each saw both: one view that joins two people is followed for longer."""
-RUN = 10.0
-"""As fast, m/s, somebody may run whom nobody follows; who goes there at a walk is more likely still."""
 LOST = 0.1
 """Before somebody is lost he may have been followed wrongly for so long, s."""
 UNLIKE = 6.0
@@ -131,7 +129,7 @@ def links(people: list[Person], fps: float, config: IdentityConfig) -> Float[Arr
     overlap = (last[:, None] - first[None]) / fps
     apart = (overlap < OVERLAP) | ((overlap < FADING) & (_together(people) < BOTH * fps))
     apart &= (first[:, None] < first[None]) & (last[:, None] < last[None])
-    possible = apart & (way < config.reach + RUN * away) & alike & (unlike < UNLIKE)
+    possible = apart & (way < config.reach + config.run * away) & alike & (unlike < UNLIKE)
     return np.where(possible, (way / (config.reach + config.speed * away)) ** 2 + unlike, np.inf)
 
 

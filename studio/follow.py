@@ -1,7 +1,8 @@
 """A take's stored detections solved as if they came now, frame by frame: what a live studio would send.
 
 Who is who, and which side is left, is what the stage `track` decided, and cameras' clocks what `sync` did, both from the whole take;
-points are triangulated, views judged and bodies solved from each frame and those before it alone.
+points are triangulated, views judged and bodies solved from each frame and those before it alone. What others stand before is left out
+of takes only.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def behind(
             t = _before(middle - position[c], theirs - position[c])
             far = (place[t] - position[c]).norm(dim=-1)
             apart, along = _nearest(rays[c, t], ends[t] - position[c])
-            hidden[c, t] |= ((apart < radius) & (along < far[..., None] - BEFORE)).any(-1)
+            hidden[c, t] |= ((apart < radius) & (along > 0) & (along < far[..., None] - BEFORE)).any(-1)
     return hidden[:, :, [few.index(k) for k in told]]
 
 
@@ -74,11 +74,10 @@ def _before(his: Float[Tensor, "T 3"], theirs: Float[Tensor, "T 3"]) -> Int[Tens
 
 def _nearest(rays: Float[Tensor, "T K 3"], ends: Float[Tensor, "T B 2 3"]) -> tuple[Float[Tensor, "T K B"], Float[Tensor, "T K B"]]:
     """How near unit rays from the origin come to lines between two ends, m, and how far along the ray; NaN where not known."""
-    start, way = ends[:, None, :, 0], (ends[:, :, 1] - ends[:, :, 0])[:, None]
-    ray = rays[:, :, None]
+    start, way = ends[:, :, 0], ends[:, :, 1] - ends[:, :, 0]
     # Without their parts along the ray, ray and line are a point and a line in a plane.
-    flat = lambda x: x - (x * ray).sum(-1, keepdim=True) * ray  # noqa: E731
-    across, off = flat(way), flat(start)
-    share = (-(across * off).sum(-1) / across.square().sum(-1).clamp_min(1e-9)).clamp(0, 1)
-    spot = start + share[..., None] * way
-    return flat(spot).norm(dim=-1), (spot * ray).sum(-1)
+    begin, gain = rays @ start.mT, rays @ way.mT
+    square, mixed, offset = ((x * y).sum(-1)[:, None] for x, y in ((way, way), (start, way), (start, start)))
+    share = ((begin * gain - mixed) / (square - gain * gain).clamp_min(1e-9)).clamp(0, 1)
+    along = begin + share * gain
+    return (offset + share * (2 * mixed + share * square) - along * along).clamp_min(0).sqrt(), along

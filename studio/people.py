@@ -16,7 +16,9 @@ class IdentityConfig:
     reach: float = 0.3
     """The same against where the person is expected in the next frame, m."""
     speed: float = 4.0
-    """How fast a person out of sight may move, m/s."""
+    """How fast a person out of sight moves at most as a rule, m/s."""
+    run: float = 10.0
+    """As fast, m/s, somebody may run who is the same from one stretch to the next; who went there more slowly is more likely."""
     memory: float = 1.0
     """How long a person is expected back at the place last seen, s."""
     look: float = 0.15

@@ -76,6 +76,7 @@ class Tally:
         self.swapped += int(tracks.swapped.sum())
         for a in range(len(self.actors)):
             seen = torch.isfinite(tracks.chosen(keypoints, a)[1])
+            there = torch.ones_like(seen) if tracks.hidden is None else ~tracks.hidden[:, :, a]
             hands = ~seen[:, :, body].any(-1).any(0)  # frames in which no view shows anything of a body
             located = torch.isfinite(tracks.points[:, a, :, 0])
             self.found[a, part] = torch.where(hands, located.any(-1), located[:, body].any(-1))
@@ -87,7 +88,8 @@ class Tally:
             present = tracks.detection[:, :, a] >= 0
             self.present[:, a] += present.sum(1)
             trusted = tracks.trusted[:, :, a]
-            share = torch.where(hands, (trusted & seen).sum(-1) / seen.sum(-1).clamp_min(1), trusted[:, :, body].float().mean(-1))
+            bare = trusted[:, :, body].sum(-1) / there[:, :, body].sum(-1).clamp_min(1)
+            share = torch.where(hands, (trusted & seen).sum(-1) / seen.sum(-1).clamp_min(1), bare)
             self.trusted[:, a] += (share * present).sum(1)
 
     def said(self) -> tuple[list[str], dict]:

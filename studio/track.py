@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from studio.take import Take
 
 console = Console(highlight=False, soft_wrap=True)
+WORTH = 3.0
+"""A keypoint may become so many times less certain without the views in which somebody hides it."""
 SETTLED = 8
 """Frames after which a neighbour no longer has a say in whether a keypoint jumped."""
 
@@ -196,6 +198,7 @@ def _nothing(keypoints: Keypoints2D, actors: Sequence[str]) -> Tracks3D:
         swapped=torch.zeros(C, T, A, dtype=torch.bool),
         trusted=torch.zeros(C, T, A, K, dtype=torch.bool),
         exchanged=torch.zeros(C, T, A, K, dtype=torch.bool),
+        hidden=torch.zeros(C, T, A, K, dtype=torch.bool),
     )
 
 
@@ -280,13 +283,23 @@ def _exchange(
 def _locate_all(
     cameras: Cameras, keypoints: Keypoints2D, tracks: Tracks3D, distance: list[Float[Tensor, "C T"]], config: TrackConfig
 ) -> None:
-    """Triangulate all actors (in `tracks`), twice where there are several: then without what others hide, if two views show it."""
+    """Triangulate all actors (in `tracks`), twice where there are several: then without what others hide, where the rest tells as well."""
+    given = tracks.detection.clone()
     for a, far in enumerate(distance):
         locate(cameras, keypoints, tracks, a, far, config)
-    points = [tracks.points[:, a].clone() for a in range(len(distance))]
-    for a, far in enumerate(distance if len(distance) > 1 else ()):
-        hidden = behind(cameras, tracks.keypoints, tracks.chosen(keypoints, a)[0], points[a], points[:a] + points[a + 1 :])
+    if len(distance) < 2:
+        return
+    first = [(tracks.points[:, a].clone(), tracks.covariance[:, a].clone()) for a in range(len(distance))]
+    tracks.detection.copy_(given)  # a view may have seemed to show somebody else because of what is hidden in it
+    for a, far in enumerate(distance):
+        points, covariance = first[a]
+        others = [p for b, (p, _) in enumerate(first) if b != a]
+        hidden = behind(cameras, tracks.keypoints, tracks.chosen(keypoints, a)[0], points, others)
         locate(cameras, keypoints, tracks, a, far, config, hidden)
+        spread, before = (c.diagonal(dim1=-2, dim2=-1).sum(-1) for c in (tracks.covariance[:, a], covariance))
+        worse = ~(spread < WORTH**2 * before) & torch.isfinite(before)
+        if bool((worse & hidden.any(0)).any()):
+            locate(cameras, keypoints, tracks, a, far, config, hidden & ~worse)
 
 
 def locate(
@@ -305,7 +318,9 @@ def locate(
         pixels, raw, confidence = tracks.chosen(keypoints, a)
         raw = raw.masked_fill(stray_hands(cameras, tracks.keypoints, pixels, raw, confidence, distance), torch.inf)
         if hidden is not None:
-            raw = raw.masked_fill(hidden & ((torch.isfinite(raw) & ~hidden).sum(0) >= 2), torch.inf)
+            assert tracks.hidden is not None
+            tracks.hidden[:, :, a] = hidden & torch.isfinite(raw) & ((torch.isfinite(raw) & ~hidden).sum(0) >= 2)
+            raw = raw.masked_fill(tracks.hidden[:, :, a], torch.inf)
         found = triangulate(cameras, pixels, _loosened(cameras, raw, distance, config.placement), threshold=config.threshold)
         seen = torch.isfinite(raw)
         known = seen[:, :, body] & torch.isfinite(found.points[..., body, 0])

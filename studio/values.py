@@ -129,6 +129,8 @@ class Tracks3D(Stored):
     """Keypoints of that detection (after the exchange) that agree with the other views."""
     exchanged: Bool[Tensor, "C T A K"] | None = None
     """Which keypoints of that detection take the place of their left or right counterpart; None for all of a swapped view."""
+    hidden: Bool[Tensor, "C T A K"] | None = None
+    """Which of them are left out because somebody else stands before them and other views show them; None where nobody looked."""
 
     def chosen(self, keypoints: Keypoints2D, actor: int) -> tuple[Float[Tensor, "C T K 2"], Float[Tensor, "C T K"], Float[Tensor, "C T K"]]:
         """Pixels, sigma (px; infinite where not seen), confidence of an actor's detections in the same frames, sides put back."""

@@ -49,6 +49,40 @@ def test_somebody_else_who_is_free_is_not_taken():
     assert (after[2, :, 0] == -1).mean() > 0.98 and (after[:, :, 2] == -1).all()
 
 
+def test_what_might_be_either_of_two_is_nobodys():
+    scene = crowd(2, 4, "apart", missing=0.0, noise=0.5)
+    ways = scene.truth - scene.truth.mean(2, keepdims=True)
+    near = scene.truth[:1].mean(2, keepdims=True) + np.stack([ways[0], ways[0] + [0.03, 0, 0]])  # the second one 3 cm beside the first
+    pixels = scene.cameras.project(torch.from_numpy(near.reshape(-1, 3))).view(4, *near.shape[:3], 2).transpose(1, 2).numpy()
+    for c, t, p in np.ndindex(scene.slot.shape):
+        if scene.slot[c, t, p] >= 0:
+            scene.keypoints.pixels[c, t, scene.slot[c, t, p]] = torch.from_numpy(pixels[c, t, p]).float()
+    before = scene.slot.copy()
+    before[3] = -1
+    middle = pixels[3].mean(1)
+    for t in range(before.shape[1]):  # what the fourth view shows lies between them
+        scene.keypoints.pixels[3, t] = torch.nan
+        scene.keypoints.pixels[3, t, 0] = torch.from_numpy(middle[t]).float()
+    assert (looked_again(scene, before)[3] == -1).mean() > 0.9
+
+
+def test_who_is_seen_by_one_view_alone_is_found_a_little_further_off():
+    scene = crowd(1, 4, "apart", missing=0.0, noise=0.5, wild=0.0)
+    before = scene.slot.copy()
+    before[1:, 40:43] = -1  # his place there is between those before and after
+    moved = scene.keypoints.pixels[1, 40:43]
+    far = scene.cameras.to_camera(torch.from_numpy(scene.truth[0].mean(1)))[1, 40:43, 2]
+    for off, found in ((0.065, True), (0.12, False)):
+        px = (off * scene.cameras.focal[1, 0] / far).float()[:, None, None, None]
+        scene.keypoints.pixels[1, 40:43] = moved + px * torch.tensor([0.0, 1.0])
+        after = looked_again(scene, before)[1, 40:43, 0]
+        assert ((after >= 0) == found).all()
+        two = before.copy()
+        two[2, 40:43] = scene.slot[2, 40:43]
+        two[3, 40:43] = scene.slot[3, 40:43]
+        assert (looked_again(scene, two)[1, 40:43, 0] == -1).all()
+
+
 def test_blocks_change_nothing():
     scene = crowd(2, 4, "cross")
     before = missed(scene, 0.2)

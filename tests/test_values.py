@@ -38,7 +38,8 @@ def test_some_frames_are_read_along_the_axis_that_counts_them(tmp_path):
     value = seen("a")
     value.save(tmp_path / "a.safetensors")
     assert torch.equal(Keypoints2D.load(tmp_path / "a.safetensors", slice(2, 5)).pixels, value.pixels[:, 2:5])
-    assert Tracks3D.time_axes() == {"points": 0, "covariance": 0, "detection": 1, "swapped": 1, "trusted": 1, "exchanged": 1}
+    views = {"detection": 1, "swapped": 1, "trusted": 1, "exchanged": 1, "hidden": 1}
+    assert Tracks3D.time_axes() == {"points": 0, "covariance": 0, **views}
     assert Motion.time_axes()["rotation"] == 0 and "shape" not in Motion.time_axes()
 
 

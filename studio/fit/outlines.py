@@ -235,7 +235,7 @@ def _outward(
     most = max(1, int(grazing.sum(1).max()))  # few points are on the rim
     rim = grazing.byte().sort(dim=1, descending=True, stable=True).indices[:, :most]
     among = lambda x: x.gather(1, rim.view(*rim.shape, *(1,) * (x.ndim - 2)).expand(*rim.shape, *x.shape[2:]))  # noqa: E731
-    places, ways = among(plane), among(facing * grazing[..., None])  # of no length, and so fitting nothing, where there are fewer
+    places, ways = among(plane), among(torch.where(grazing[..., None], facing, 0))  # of no length where there are fewer: fits nothing
     which, found = [], []
     for t in range(0, len(points), 16):  # bounds memory: outline times rim
         f = slice(t, t + 16)

@@ -122,6 +122,7 @@ class Material:
         for c, name in enumerate(self.cameras.names):
             if name in seen:
                 pixels[c] = self._picked(seen[name], which[c], exchanged[c], frames)
+        pixels[self._hidden(actor, frames)] = torch.nan
         return Sighting(pixels, which >= 0, swapped & (which >= 0), trusted & torch.isfinite(pixels).all(-1))
 
     def _assignment(self, actor: str, seen: dict[str, Keypoints2D], frames: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -147,6 +148,17 @@ class Material:
         if tracks.exchanged is not None:
             exchanged[rows] = placed(tracks.exchanged, False)
         return which, swapped, exchanged, trusted
+
+    def _hidden(self, actor: str, frames: slice) -> Bool[Tensor, "C T K"]:
+        """What somebody else stands before was not seen."""
+        C, T, K, rows = len(self.cameras), len(range(*frames.indices(self.count))), len(self.names), self._rows()
+        hidden = torch.zeros(C, T, K, dtype=torch.bool)
+        if self.tracks is None or rows is None or actor not in self.tracks.facts.actors:
+            return hidden
+        tracks, a = self._read(self.tracks, frames), self.tracks.facts.actors.index(actor)
+        if tracks.hidden is not None:
+            hidden[rows] = self.on_time_line(tracks.hidden[:, :, a], tracks.first_frame, 1, False, frames)
+        return hidden
 
     def _rows(self) -> list[int] | None:
         """Which camera each row of the tracks is: all of them, or those with detections; None where neither number fits."""
