@@ -23,6 +23,8 @@ OVERLAP = 0.5
 """So long, s, two stretches of one person may be of the same time: who is lost is still followed by one view for a while."""
 FADING, BOTH = 1.5, 0.25
 """Or even so long, s, where for no longer than that, s, two views each saw both: one view that joins two people is followed for longer."""
+FEW = 3.0
+"""A stretch that two views saw in so many frames counts as one standard deviation further off: crossing rays make some that are nobody."""
 LOST = 0.1
 """Before somebody is lost he may have been followed wrongly for so long, s."""
 UNLIKE = 6.0
@@ -130,7 +132,10 @@ def links(people: list[Person], fps: float, config: IdentityConfig) -> Float[Arr
     apart = (overlap < OVERLAP) | ((overlap < FADING) & (_together(people) < BOTH * fps))
     apart &= (first[:, None] < first[None]) & (last[:, None] < last[None])
     possible = apart & (way < config.reach + config.run * away) & alike & (unlike < UNLIKE)
-    return np.where(possible, (way / (config.reach + config.speed * away)) ** 2 + unlike, np.inf)
+    sure = np.array([max(1, int(((np.stack(p.detections) >= 0).sum(1) >= 2).sum())) for p in people])
+    return np.where(
+        possible, (way / (config.reach + config.speed * away)) ** 2 + unlike + FEW / np.minimum(sure[:, None], sure[None]), np.inf
+    )
 
 
 def _together(people: list[Person]) -> Int[Array, "n n"]:

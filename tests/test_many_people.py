@@ -250,3 +250,10 @@ def seen_at(frames, marks):
     for t in frames:
         person.met(t, np.array([0, 0]), marks, 1.0)
     return person
+
+
+def test_a_few_frames_of_crossing_rays_do_not_take_the_place_of_who_comes_back():
+    at = lambda x: np.full((6, 3), 0.0) + [x, 0.0, 1.0]  # noqa: E731
+    gone, back = seen_at(range(30), at(0.0)), seen_at(range(36, 60), at(1.2))
+    stray = seen_at(range(37, 39), at(1.1))  # nearer, and nobody
+    assert any(p.people == [gone, back] for p in joined([gone, stray, back], 30.0, IdentityConfig()))
