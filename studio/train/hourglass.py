@@ -56,7 +56,7 @@ class Plan:
         return SceneConfig(size=self.size, cameras=4, maps=(), focus=focus, padding=1.7 if self.hands else 1.25)
 
 
-PLANS = {"small": Plan(), "full": Plan(width=64, groups=3072, steps=9000, rate=3e-3, mixed=True)}
+PLANS = {"small": Plan(), "full": Plan(size=96, width=64, groups=6144, steps=30000, rate=3e-3, mixed=True)}
 
 
 def build(plan: Plan) -> dict[str, Any]:
