@@ -22,7 +22,8 @@ from rigs import makehuman
 from rigs.body import Body, Skin
 from rigs.skeleton import Skeleton
 from studio.review import ReportConfig, overlays, report
-from studio.review.measures import STRANGE
+from studio.review.material import gathered
+from studio.review.measures import STRANGE, _looked_at
 from studio.review.plausible import strange_joints
 from studio.review.scene import strongest
 from studio.take import Take
@@ -374,6 +375,11 @@ def test_frames_outside_of_the_covered_volume_are_listed(studio_floor, tmp_path)
     found, _ = numbers(staged(studio_floor, tmp_path / "outside", spoil=spoil))
     gone = next(f for f in found["findings"] if "leaves the covered volume" in f["title"])
     assert "frames 30–35" in gone["measured"]
+
+
+def test_frames_that_are_not_looked_at_are_not_kept(studio_floor, tmp_path):
+    parts = _looked_at(gathered(staged(studio_floor, tmp_path / "kept")), "actor", "fit", slice(0, T), 4)
+    assert len(parts) > 8 and all(x.untyped_storage().nbytes() == x.numel() * x.element_size() for x in parts.values())
 
 
 def test_feet_that_slide_while_planted_are_measured_in_mm_a_second(studio_floor, tmp_path):

@@ -129,7 +129,7 @@ def _looked_at(material: Material, actor: str, source: str, frames: slice, every
     for i, name in enumerate(SOLES):
         if name in material.names:
             soles[:, i] = fitted[:, material.names.index(name)]
-    return {
+    parts = {
         "detected": sighting.detected[:, own],
         "swapped": sighting.swapped[:, own],
         "seen": sighting.seen[:, few],
@@ -143,6 +143,7 @@ def _looked_at(material: Material, actor: str, source: str, frames: slice, every
         "acceleration_triangulated": _acceleration(triangulated, material.fps)[few],
         "soles": soles[own],
     }
+    return {name: part.clone() for name, part in parts.items()}  # a view would keep all that it was cut from
 
 
 def _projected(material: Material, world: Float[Tensor, "T K 3"]) -> tuple[Tensor, Tensor]:
