@@ -33,8 +33,6 @@ FASTEST = 0.08
 ENDS, THICK = ((13, 15, 19), (14, 16, 20), (25, 27, 31), (26, 28, 32)), 1 / 24
 """Elbow, wrist and forefinger, knee, ankle and toe among a body's points; how thick they are at most, as a part of its region. With upper
 arms and thighs, too, people who hug come out worse."""
-THEIRS = 0.8
-"""How sure it is that somebody else's limb is where it moves on to: less than that what a mask shows is one's own."""
 PATIENCE = 2
 """Frames for which a hand that was lost is looked for in all places at once."""
 LARGE = 800
@@ -74,16 +72,17 @@ class Person:
         self.swing = np.where(slow[:, None], swing, 0.0)
         self.body = body
 
-    def expected(self, sure: float = 1.0) -> Seen:
+    def expected(self) -> Seen:
         """Where he is likely to be seen in the next frame.
 
-        His forearms, shins, hands and feet, which move most and are thin, are all there with the probability `sure` at least.
+        His forearms, shins, hands and feet, which move most and are thin, are surely there: they are painted out of others' crops, too, even
+        where these have been seen. To be less sure of them for others makes people who touch come out worse.
         """
         mask, region = self.body.seen
         seen = self.body.visibility > 0.5
         arms = [list(arm) for arm in ENDS if seen[list(arm[:2])].all()]
         lines = [to_crop(self.body.points[arm] + self.swing[arm], region, len(mask)).round().astype(np.int32) for arm in arms]
-        drawn = cv2.polylines(np.zeros_like(mask), lines, False, sure, round(THICK * len(mask)))
+        drawn = cv2.polylines(np.zeros_like(mask), lines, False, 1.0, round(THICK * len(mask)))
         return np.maximum(mask, drawn), region._replace(x=region.x + float(self.step[0]), y=region.y + float(self.step[1]))
 
 
@@ -141,8 +140,8 @@ class Mediapipe:
         """Looks at everybody again; of two slots that have come to hold one person, the surer stays."""
         persons = list(self._persons.values())
         alone = len(persons) < 2
-        places = [] if alone else [person.expected(THEIRS) for person in persons]
-        around = [(person.expected(), places[:i] + places[i + 1 :]) for i, person in enumerate(persons if places else ())]
+        places = [] if alone else [person.expected() for person in persons]
+        around = [(place, places[:i] + places[i + 1 :]) for i, place in enumerate(places)]
         masks = self._reduction > 0 or not alone or self._due
         bodies = self._bodies(pyramid, [around_body(*person.body.anchors) for person in persons], around, masks)
         for person, body in zip(persons, bodies, strict=True):
