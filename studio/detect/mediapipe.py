@@ -75,8 +75,8 @@ class Person:
     def expected(self) -> Seen:
         """Where he is likely to be seen in the next frame.
 
-        His forearms, shins, hands and feet, which move most and are thin, are surely there: they are painted out of others' crops, too, even
-        where these have been seen. To be less sure of them for others makes people who touch come out worse.
+        His forearms, shins, hands and feet, which move most and are thin, are surely there: others' crops are painted over there, too, even
+        where these people have been seen. To be less sure of them for others makes people who touch come out worse.
         """
         mask, region = self.body.seen
         seen = self.body.visibility > 0.5
