@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from studio.casting import Cast
 from studio.matching import FAR, Expected, Sighting, assigned, bodies, distance
@@ -40,11 +40,20 @@ def completed(
         low, stop = max(start - margin, 0), min(start + block, T)
         whole = slice(low, min(stop + margin, T))
         rays, chosen = sight(whole), detection[:, whole]
-        marks = between(_marks(rays, position, chosen), margin)
-        for t in range(start - low, stop - low):
-            more = _missed(Sighting(rays[:, t], position), marks[t], chosen[:, t].T)
+        free = _free(rays, chosen)
+        asked = np.flatnonzero((free.any(2) & (chosen < 0).any(2)).any(0))  # of a person alone mostly none
+        asked = asked[(asked >= start - low) & (asked < stop - low)]
+        marks = bridged(_marks(rays, position, chosen), margin) if len(asked) else np.zeros(0)
+        for t in asked:
+            more = _missed(Sighting(rays[:, t], position), marks[t], chosen[:, t].T, free[:, t])
             added[:, low + t] = np.where(more >= 0, more, chosen[:, t].T).T
     return found._replace(detection=torch.from_numpy(added))
+
+
+def _free(rays: Float[np.ndarray, "C T D M 3"], chosen: Int[np.ndarray, "C T A"]) -> Bool[np.ndarray, "C T D"]:
+    """Detections of somebody whom nobody took."""
+    taken = (chosen[..., None] == np.arange(rays.shape[2])).any(2)
+    return (np.isfinite(rays).all(-1).sum(-1) >= 3) & ~taken
 
 
 def _marks(rays: Float[np.ndarray, "C T D M 3"], position: Float[np.ndarray, "C 3"], chosen: Int[np.ndarray, "C T A"]) -> np.ndarray:
@@ -60,7 +69,7 @@ def _marks(rays: Float[np.ndarray, "C T D M 3"], position: Float[np.ndarray, "C 
     return out
 
 
-def between(marks: Float[np.ndarray, "T A M 3"], margin: int) -> Float[np.ndarray, "T A M 3"]:
+def bridged(marks: Float[np.ndarray, "T A M 3"], margin: int) -> Float[np.ndarray, "T A M 3"]:
     """Marks that are not known lie on the straight way between the last and the next that are, `margin` frames apart at most."""
     out, T = marks.copy(), np.arange(len(marks))
     known = np.asarray(np.isfinite(marks).all(-1))
@@ -75,13 +84,10 @@ def between(marks: Float[np.ndarray, "T A M 3"], margin: int) -> Float[np.ndarra
     return out
 
 
-def _missed(sight: Sighting, marks: Float[np.ndarray, "A M 3"], chosen: Int[np.ndarray, "A C"]) -> Int[np.ndarray, "A C"]:
-    """Detections that nobody took and that are an actor's who lacks that view; -1 for none."""
-    free = np.isfinite(sight.rays).all(-1).sum(-1) >= 3
-    for c in range(len(free)):
-        free[c, chosen[chosen[:, c] >= 0, c]] = False
-    if not (free.any(1) & (chosen < 0).any(0)).any():
-        return np.full(chosen.shape, -1)
+def _missed(
+    sight: Sighting, marks: Float[np.ndarray, "A M 3"], chosen: Int[np.ndarray, "A C"], free: Bool[np.ndarray, "C D"]
+) -> Int[np.ndarray, "A C"]:
+    """`free` detections that are an actor's who lacks that view; -1 for none."""
     far = np.nan_to_num(distance(sight.rays[None], marks[:, None, None], sight.position[None, :, None]), nan=FAR)
     others = np.stack([np.delete(far, a, 0).min(0, initial=FAR) for a in range(len(far))])
     near = np.where((chosen >= 0).sum(1) >= 2, NEAR, LONELY)[:, None, None]

@@ -59,7 +59,6 @@ class Person:
     """For how many frames each hand has not been seen."""
     step: Float[Array, "2"] = field(default_factory=lambda: np.zeros(2))
     """How far his hips moved since the frame before, px."""
-
     swing: Float[Array, "33 2"] = field(default_factory=lambda: np.zeros((33, 2)))
     """How far each point moved beyond that, px."""
 

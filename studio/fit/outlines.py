@@ -24,8 +24,6 @@ RIM = 0.45
 """A point can be on the outline where the cosine between its normal and the line of sight is below this."""
 BORDER = 2
 """Cells at the image's border whose outline is the frame's, not the body's."""
-Maps = tuple[np.ndarray, np.ndarray]
-"""OpenCV's fixed-point maps of where each cell lies in a mask."""
 MARGIN = 24
 """Cells from the mask beyond which every distance counts as this one."""
 
@@ -83,7 +81,7 @@ def outlines(
 
     def draw(c: int) -> None:
         at, origin, cell = grids[c]
-        known, at = _known(at, *masks[c].shape[1:]), cv2.convertMaps(at[..., 0], at[..., 1], cv2.CV_16SC2)
+        known, at = _known(at, *masks[c].shape[1:]), np.ascontiguousarray(np.moveaxis(at, -1, 0))  # OpenCV would copy them for every mask
         for t in range(T):
             found = _drawn(masks[c][t], others[c][t] if len(others) else None, at, known, count)
             if found is not None:
@@ -103,10 +101,10 @@ def outlines(
 
 
 def _drawn(
-    mask: Bool[Tensor, "h w"], others: Bool[Tensor, "h w"] | None, at: Maps, known: np.ndarray, count: int
+    mask: Bool[Tensor, "h w"], others: Bool[Tensor, "h w"] | None, at: np.ndarray, known: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """One mask's distances, points of its outline and their normals, in cells; None where it shows nothing."""
-    seen = _resampled(mask, at) > 127
+    seen = _resampled(mask, at) > 0.5
     if not (seen & known).any():
         return None
     free = known if others is None or not others.any() else known & ~_beside(others, at)
@@ -141,14 +139,14 @@ def _known(at: np.ndarray, h: int, w: int) -> np.ndarray:
     return cv2.erode(np.pad(inside, 1).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=BORDER)[1:-1, 1:-1] > 0
 
 
-def _resampled(mask: Bool[Tensor, "h w"], at: Maps) -> np.ndarray:
-    """The mask on the grid, 255 where it is whole."""
-    return cv2.remap(mask.numpy().view(np.uint8) * 255, *at, cv2.INTER_LINEAR)
+def _resampled(mask: Bool[Tensor, "h w"], at: np.ndarray) -> np.ndarray:
+    """How much of each cell of the grid, which lies `at` x and y in the mask, shows the person."""
+    return cv2.remap(mask.numpy().astype(np.float32), at[0], at[1], cv2.INTER_LINEAR)
 
 
-def _beside(others: Bool[Tensor, "h w"], at: Maps) -> np.ndarray:
+def _beside(others: Bool[Tensor, "h w"], at: np.ndarray) -> np.ndarray:
     """Cells that show somebody else, or touch one that does."""
-    shown = _resampled(others, at) > 63
+    shown = _resampled(others, at) > 0.25
     return cv2.dilate(shown.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=BORDER) > 0
 
 

@@ -117,26 +117,26 @@ class Material:
     def sighting(self, actor: str, frames: slice = slice(None)) -> Sighting:
         """What the networks saw of `actor`. Without tracks every view's first detection counts, all trusted."""
         seen = {name: self._read(disk, frames) for name, disk in self.detections.items()}
-        which, swapped, exchanged, trusted = self._assignment(actor, seen, frames)
+        which, swapped, exchanged, trusted, hidden = self._assignment(actor, seen, frames)
         pixels = torch.full((*trusted.shape, 2), torch.nan)
         for c, name in enumerate(self.cameras.names):
             if name in seen:
                 pixels[c] = self._picked(seen[name], which[c], exchanged[c], frames)
-        pixels[self._hidden(actor, frames)] = torch.nan
+        pixels[hidden] = torch.nan  # what somebody else stands before was not seen
         return Sighting(pixels, which >= 0, swapped & (which >= 0), trusted & torch.isfinite(pixels).all(-1))
 
-    def _assignment(self, actor: str, seen: dict[str, Keypoints2D], frames: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Which detection (C,T), whether its sides were exchanged (C,T) and in which keypoints (C,T,K), which are trusted (C,T,K)."""
+    def _assignment(self, actor: str, seen: dict[str, Keypoints2D], frames: slice) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Which detection (C,T); whether its sides were exchanged (C,T); of its keypoints (C,T,K) which were, are trusted, are hidden."""
         C, T, K = len(self.cameras), len(range(*frames.indices(self.count))), len(self.names)
         rows = self._rows()
         which, swapped = torch.full((C, T), -1), torch.zeros(C, T, dtype=torch.bool)
-        trusted = torch.zeros(C, T, K, dtype=torch.bool)
+        trusted, hidden = torch.zeros(2, C, T, K, dtype=torch.bool)
         if self.tracks is None or rows is None or actor not in self.tracks.facts.actors:
             for c, name in enumerate(self.cameras.names):
                 if name in seen:
                     found = (seen[name].confidence[0, :, 0] > 0).any(-1)
                     which[c] = self.on_time_line(found, seen[name].first_frame, 0, False, frames).long() - 1
-            return which, swapped, trusted, ~trusted
+            return which, swapped, hidden, ~trusted, hidden
         tracks, a = self._read(self.tracks, frames), self.tracks.facts.actors.index(actor)
 
         def placed(values: Tensor, empty: float | bool) -> Tensor:
@@ -147,18 +147,9 @@ class Material:
         exchanged = swapped[..., None].expand(C, T, K).clone()
         if tracks.exchanged is not None:
             exchanged[rows] = placed(tracks.exchanged, False)
-        return which, swapped, exchanged, trusted
-
-    def _hidden(self, actor: str, frames: slice) -> Bool[Tensor, "C T K"]:
-        """What somebody else stands before was not seen."""
-        C, T, K, rows = len(self.cameras), len(range(*frames.indices(self.count))), len(self.names), self._rows()
-        hidden = torch.zeros(C, T, K, dtype=torch.bool)
-        if self.tracks is None or rows is None or actor not in self.tracks.facts.actors:
-            return hidden
-        tracks, a = self._read(self.tracks, frames), self.tracks.facts.actors.index(actor)
         if tracks.hidden is not None:
-            hidden[rows] = self.on_time_line(tracks.hidden[:, :, a], tracks.first_frame, 1, False, frames)
-        return hidden
+            hidden[rows] = placed(tracks.hidden, False)
+        return which, swapped, exchanged, trusted, hidden
 
     def _rows(self) -> list[int] | None:
         """Which camera each row of the tracks is: all of them, or those with detections; None where neither number fits."""
