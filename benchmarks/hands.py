@@ -33,6 +33,7 @@ OWN = [9, 10, 11, 12, 13, 14, 15, 16]
 """Of the 21, middle and ring finger: only a hand's own network tells of them."""
 CONFIGS = {
     "mediapipe": DetectConfig(masks=False, guided=False),
+    "every frame": DetectConfig(masks=False, guided=False, sparing=False),
     "guided": DetectConfig(masks=False, guided=True),
     "holistic": DetectConfig(detector="holistic", masks=False),
 }

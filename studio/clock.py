@@ -156,7 +156,9 @@ def on_master_clock(
 
 def _camera(keypoints: Keypoints2D, c: int) -> Keypoints2D:
     """One camera's part."""
-    parts = {k: v[c : c + 1] for k in ("pixels", "sigma", "confidence", "skeleton", "look") if (v := getattr(keypoints, k)) is not None}
+    parts = {
+        k: v[c : c + 1] for k in ("pixels", "sigma", "confidence", "skeleton", "look", "looked") if (v := getattr(keypoints, k)) is not None
+    }
     return replace(keypoints, cameras=(keypoints.cameras[c],), **parts)
 
 
@@ -168,7 +170,7 @@ def _one(seen: Keypoints2D, times: Float[Tensor, "T"], wanted: Float[Tensor, "n"
     skeleton, look = (None if v is None else v[None] for v in (made.skeleton, made.look))
     return replace(
         seen, fps=fps, first_frame=first, pixels=made.pixels[None], sigma=made.sigma[None], confidence=made.confidence[None],
-        skeleton=skeleton, look=look,
+        skeleton=skeleton, look=look, looked=None,
     )  # fmt: skip
 
 

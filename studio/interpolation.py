@@ -68,11 +68,20 @@ def same_people(one: Track2D, other: Track2D) -> Int[Tensor, "T D"]:
     return match
 
 
-def between(track: Track2D, times: Float[Tensor, "T"], wanted: Float[Tensor, "n"], names: tuple[str, ...]) -> Track2D:
+def between(
+    track: Track2D,
+    times: Float[Tensor, "T"],
+    wanted: Float[Tensor, "n"],
+    names: tuple[str, ...],
+    longest: float | None = None,
+    slots: bool = False,
+) -> Track2D:
     """The track at the moments `wanted` (ascending, on the clock of `times`, s); not seen where a neighbour is missing.
 
-    A cubic through four frames (Catmull and Rom 1974, for uneven steps: Hermite with three-point slopes) where all are seen, else a
-    line. Sigma grows by a quarter of what the cubic bends off the line, or by a tenth of the step where nothing tells the bend.
+    Frames further apart than `longest` (s) are not joined, by default a few usual steps. With `slots` a person is the same detection in
+    all frames, else whoever lies where he was. A cubic through four frames (Catmull and Rom
+    1974, for uneven steps: Hermite with three-point slopes) where all are seen, else a line. Sigma grows by a
+    quarter of what the cubic bends off the line, or by a tenth of the step where nothing tells the bend.
     """
     T, D = track.pixels.shape[:2]
     if T == 0 or D == 0:
@@ -89,10 +98,11 @@ def between(track: Track2D, times: Float[Tensor, "T"], wanted: Float[Tensor, "n"
     near = EXACT * usual / step
     outside = (part < -near) | (part > 1 + near)
     base = torch.where(part > 0.5, high, low)
-    chain = _chain(track, low, high, base, T)
+    chain = _chain(track, low, high, base, slots)
     part = part.clamp(0, 1)
     spots = [times[i] for i in _around(low, high, T)]
-    joined = (step < GAP * usual)[:, None, None].expand(-1, D, track.pixels.shape[2]) & ~_exchanged(chain[1], chain[2], names)
+    joined = (step < (GAP * usual if longest is None else longest))[:, None, None].expand(-1, D, track.pixels.shape[2])
+    joined = joined & ~_exchanged(chain[1], chain[2], names)
     made = _curve(chain, spots, part, joined)
     exact = ((part <= near) | (part >= 1 - near))[:, None, None]
     own = track.at(base, torch.arange(D).expand(len(wanted), -1))
@@ -113,13 +123,14 @@ def _around(low: Int[Tensor, "n"], high: Int[Tensor, "n"], T: int) -> tuple[Tens
     return (low - 1).clamp_min(0), low, high, (high + 1).clamp_max(T - 1)
 
 
-def _chain(track: Track2D, low: Tensor, high: Tensor, base: Tensor, T: int) -> list[Track2D]:
+def _chain(track: Track2D, low: Tensor, high: Tensor, base: Tensor, slots: bool) -> list[Track2D]:
     """The frames before, at, after and behind each moment, detections in the order of the nearest frame (`base`)."""
-    D = track.pixels.shape[1]
+    T, D = track.pixels.shape[:2]
     straight = torch.arange(D).expand(len(low), -1)
+    followed = same_people if not slots else lambda _one, _other: straight
     before, _, _, behind = _around(low, high, T)
     first, second = track.at(low, straight), track.at(high, straight)
-    onward, backward = same_people(first, second), same_people(second, first)
+    onward, backward = followed(first, second), followed(second, first)
     is_low = (base == low)[:, None]
     at_low = torch.where(is_low, straight, backward)
     at_high = torch.where(is_low, onward, straight)
@@ -127,8 +138,8 @@ def _chain(track: Track2D, low: Tensor, high: Tensor, base: Tensor, T: int) -> l
     zero, three = track.at(before, straight), track.at(behind, straight)
     # The outermost frames have no neighbour beyond them.
     no_before, no_behind = (before == low)[:, None], (behind == high)[:, None]
-    zero = track.at(before, torch.where(no_before, -1, same_people(one, zero)))
-    three = track.at(behind, torch.where(no_behind, -1, same_people(two, three)))
+    zero = track.at(before, torch.where(no_before, -1, followed(one, zero)))
+    three = track.at(behind, torch.where(no_behind, -1, followed(two, three)))
     return [zero, one, two, three]
 
 

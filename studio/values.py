@@ -41,6 +41,8 @@ class Keypoints2D(Stored):
     """The network's own 3D guess, m, in the camera's axes (x right, y down, z forward), origin anywhere; NaN where it has none."""
     look: Float[Tensor, "C T D H"] | None = None
     """Shares of colours on each detection's clothes; NaN where they are not seen."""
+    looked: Bool[Tensor, "C T"] | None = None
+    """Frames that a network looked at; the others lie between two looks. None where it looked at all of them, or nobody knows."""
 
     @property
     def frames(self) -> int:
@@ -73,9 +75,13 @@ class Keypoints2D(Stored):
             return torch.cat(padded)
 
         skeleton, look = (None if any(getattr(p, n) is None for p in parts) else stack(n, torch.nan) for n in ("skeleton", "look"))
+        looked = [p.looked[:, :T] for p in parts if p.looked is not None]
         names = tuple(c for p in parts for c in p.cameras)
         pixels, sigma, confidence = stack("pixels", torch.nan), stack("sigma", torch.inf), stack("confidence", 0.0)
-        return cls(names, first.keypoints, first.network, first.fps, first.first_frame, pixels, sigma, confidence, skeleton, look)
+        return cls(
+            names, first.keypoints, first.network, first.fps, first.first_frame, pixels, sigma, confidence, skeleton, look,
+            torch.cat(looked) if len(looked) == len(parts) else None,
+        )  # fmt: skip
 
 
 class Footage(Protocol):

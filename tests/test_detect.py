@@ -267,6 +267,9 @@ class Stub:
         self.turn = number % 2 if self.turn is None else self.turn
         return {slot: self.sight(number, (slot + self.turn) % 2, image) for slot in (0, 1)}
 
+    def remembered(self):
+        return lambda: None  # who has which slot is known from the first frame on
+
     def sight(self, number, who, image):
         pixels = np.tile([[number + 1000.0 * who, 7.0]], (133, 1))
         mask = np.zeros((-(-image.shape[0] // 4), -(-image.shape[1] // 4)), np.float32)

@@ -113,6 +113,9 @@ class Blind:
     def see(self, image):
         return {}
 
+    def remembered(self):
+        return lambda: None
+
 
 @pytest.mark.parametrize("in_step", [True, False])
 def test_another_calibration_makes_guided_detections_stale_and_no_others(take, monkeypatch, in_step):

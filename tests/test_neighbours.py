@@ -112,6 +112,19 @@ def test_what_moved_beyond_the_mask_of_the_frame_before_is_not_taken_for_the_nei
     assert of_others(there, [(theirs, there)], person.expected(), SIDE).covered.all()
 
 
+def test_a_hand_is_looked_for_where_its_wrist_and_knuckles_have_moved():
+    def body(points):
+        return PoseSight(Region(100.0, 100.0, 200.0, 0.0), 1.0, points, np.ones(33), np.zeros((33, 3)), points[23:25], None)
+
+    points = np.random.default_rng(1).uniform(50, 150, (33, 2))
+    person = Person(body(points), {"left": Region(60.0, 70.0, 30.0, 0.2), "right": Region(120.0, 90.0, 30.0, 0.0)})
+    moved = points.copy()
+    moved[[15, 17, 19]] += (30.0, -12.0)  # the left one; the right arm and the rest stay
+    person.seen(body(moved))
+    assert person.hands["left"] == pytest.approx((90.0, 58.0, 30.0, 0.2))
+    assert person.hands["right"] == pytest.approx((120.0, 90.0, 30.0, 0.0))
+
+
 def test_crop_and_image_are_there_and_back():
     region, points = Region(70.0, 90.0, 150.0, 0.4), np.random.default_rng(0).uniform(0, 200, (5, 2))
     assert np.allclose(to_image(to_crop(points, region, SIDE), region, SIDE), points)

@@ -273,6 +273,9 @@ class Slow:
             raise ValueError("too bright")
         return {}
 
+    def remembered(self):
+        return lambda: None
+
 
 def test_one_threads_failure_ends_the_stage_and_keeps_what_was_finished(tmp_path, monkeypatch):
     monkeypatch.setitem(detectors.DETECTORS, "mediapipe", Slow)

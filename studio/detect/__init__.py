@@ -27,6 +27,8 @@ from studio.values import Keypoints2D
 say = Console(highlight=False, soft_wrap=True).print
 BUILT_IN = ("mediapipe", "hands", "holistic")
 """Detectors that come with the studio; any other is the path of a file."""
+STRETCH = 5000
+"""Frames of keypoints in memory at a time when they are counted."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,9 @@ class DetectConfig:
     guided: bool = False
     """Cameras that are calibrated are seen in step, and what all of them saw just before tells each where to look (`mediapipe` only).
     Another calibration makes such detections stale, and only such: what a view is told depends on where the cameras are."""
+    sparing: bool = True
+    """While everybody moves evenly, only every second frame of each camera is looked at (of 50 frames a second on every fourth, of 100
+    every eighth), cameras by turns; what lies between is interpolated. Not with `guided` or `holistic`."""
     regions: int = 1
     """Slightly different regions over which a body is averaged: less noise, proportionally more time."""
     piece: int = 500
@@ -136,7 +141,8 @@ def _pieces(take: Take, camera: str, config: DetectConfig, network: _Network, gu
     plate = clip_of(take, camera) if config.masks else None
     # What does not change a number is not part of the record: both runtimes see the same.
     aside = {"workers", "keypoints", "runtime", "device", "guided", "adapted"} | ({"precision"} if config.precision == "float32" else set())
-    facts = {k: v for k, v in asdict(config).items() if k not in aside} | ({"guided": True} if guided else {})
+    sparing = config.sparing and not guided and config.detector != "holistic"
+    facts = {k: v for k, v in asdict(config).items() if k not in aside} | ({"guided": True} if guided else {}) | {"sparing": sparing}
     files = [*network.files, *([plate] if plate else []), *([take.cameras_file] if guided else [])]
     template = Piece(
         camera=camera,
@@ -157,6 +163,8 @@ def _pieces(take: Take, camera: str, config: DetectConfig, network: _Network, gu
         folder=take.folder / "parts" / "detect" / camera,
         record=stamp([take.videos[camera], *files], {**facts, "frames": [first, last]}),
         plate=plate,
+        sparing=sparing,
+        phase=sorted(take.videos).index(camera),
     )
     pace = float(take.probes[camera].fps) / min(float(i.fps) for i in take.probes.values()) if guided else 1.0
     return pieces_of(template, first, last, max(round(config.piece * pace), 1))
@@ -247,16 +255,27 @@ def _imported(take: Take, config: DetectConfig, started: float) -> Path:
 
 def _summary(take: Take, started: float, new: int, warnings: list[str], adapted: Path | None = None) -> None:
     """One line with what was seen, and a note for the report."""
-    shares = {}
-    for camera in sorted(take.videos):
-        seen = Keypoints2D.load(_outputs(take, camera)[0]).confidence[0] > 0
-        parts = {"body": slice(5, 17), "face": slice(23, 91), "left hand": slice(92, 112), "right hand": slice(113, 133)}
-        shares[camera] = {part: float((seen[..., which].sum(-1) > 5).any(-1).float().mean()) for part, which in parts.items()}
+    shares = {camera: _shares(_outputs(take, camera)[0]) for camera in sorted(take.videos)}
+    looked = {camera: share.pop("looked") for camera, share in shares.items()}
     counts = {f"{last - first:,}" for first, last in (take.stretch(c) for c in shares)}
     means = ", ".join(f"{part} {100 * sum(s[part] for s in shares.values()) / len(shares):.0f}%" for part in next(iter(shares.values())))
     took = f"{new} new, {time.perf_counter() - started:.0f} s"
     own = f", pose network adapted by {adapted.name}" if adapted else ""
-    say(f"detect: {len(shares)} cameras x {' or '.join(sorted(counts))} frames ({took}{own}); seen in {means} of them")
+    spared = f", {100 * sum(looked.values()) / len(looked):.0f}% of them looked at" if min(looked.values()) < 1 else ""
+    say(f"detect: {len(shares)} cameras x {' or '.join(sorted(counts))} frames{spared} ({took}{own}); seen in {means}")
     for warning in warnings:
         say(f"[yellow]detect: {warning}")
-    take.note("detect", warnings, seen=shares)
+    take.note("detect", warnings, seen=shares, looked=looked)
+
+
+def _shares(file: Path) -> dict[str, float]:
+    """In how many of a camera's frames each part of a body is seen, and how many were `looked` at; 0 to 1."""
+    parts = {"body": slice(5, 17), "face": slice(23, 91), "left hand": slice(92, 112), "right hand": slice(113, 133)}
+    frames, sums = Keypoints2D.count(file), dict.fromkeys((*parts, "looked"), 0.0)
+    for start in range(0, frames, STRETCH):
+        stretch = Keypoints2D.load(file, slice(start, start + STRETCH))
+        seen = stretch.confidence[0] > 0
+        for part, which in parts.items():
+            sums[part] += float((seen[..., which].sum(-1) > 5).any(-1).sum())
+        sums["looked"] += stretch.frames if stretch.looked is None else float(stretch.looked.sum())
+    return {part: total / max(frames, 1) for part, total in sums.items()}

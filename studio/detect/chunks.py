@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, Float, UInt8
 from scipy.optimize import linear_sum_assignment
 
 from rigs.keypoints import COCO_WHOLEBODY
 from studio.detect.clean_plate import Plate
 from studio.detect.colours import LENGTH, colours
-from studio.detect.landmarks import Sight
+from studio.detect.moved_masks import moved_mask
 from studio.detect.runtimes import LiteRT, Runtime
+from studio.detect.sparing import Between, Look, Sparing, step_of
+from studio.interpolation import Track2D, between
 from studio.values import Keypoints2D
 from studio.video import BrokenVideo, VideoWriter, frames, probe
 
@@ -51,6 +53,10 @@ class Piece:
     """What the results depend on."""
     plate: Path | None = None
     """A clip of the empty stage."""
+    sparing: bool = False
+    """Whether frames between two looks that tell enough are not looked at."""
+    phase: int = 0
+    """Shifts which frames these are: cameras differ."""
 
     @property
     def frames(self) -> int:
@@ -80,22 +86,31 @@ def see_piece(piece: Piece, step: Callable[[str], bool], runtime: Runtime | None
 
     `step` is told of every frame; when it says False, `InterruptedError` is raised and nothing is left.
     """
-    detector = detector_of(piece, runtime)
-    source = opened_at(piece)
+    source = seen_frames(piece, runtime)
     with Findings(piece) as findings:
         while True:
             try:
-                number, image = next(source)
+                frame = next(source)
             except StopIteration:
                 break
             except BrokenVideo as broken:
                 findings.warning = str(broken)
                 break
-            findings.put(number, image, detector.see(image))
-            if number >= piece.first and not step(piece.camera):
+            findings.put(frame)
+            if frame.number >= piece.first and not step(piece.camera):
                 raise InterruptedError
         findings.save()
     return findings.warning
+
+
+def seen_frames(piece: Piece, runtime: Runtime | None) -> Iterator[Look | Between]:
+    """What is seen in every frame of a piece and of those to warm up on; `BrokenVideo` where the video breaks off."""
+    if not piece.sparing:
+        detector = detector_of(piece, runtime)
+        return (Look(number, image, detector.see(image)) for number, image in opened_at(piece))
+    often = max(round(piece.settings["search_every"] / step_of(piece.fps)), 1)
+    detector = detector_of(piece, runtime, search_every=often)
+    return Sparing(detector, piece.fps, piece.phase, always=(piece.first, piece.last - 1)).see(opened_at(piece))
 
 
 def detector_of(piece: Piece, runtime: Runtime | None = None, **more: Any) -> Any:
@@ -122,6 +137,7 @@ class Findings:
     def __init__(self, piece: Piece) -> None:
         count, K = piece.last - piece.first, len(COCO_WHOLEBODY)
         self._piece, self._masks = piece, _Masks(piece)
+        self._looked = np.zeros(count, bool)
         self._values = {
             "pixels": np.full((1, count, piece.people, K, 2), np.nan, np.float32),
             "sigma": np.full((1, count, piece.people, K), np.nan, np.float32),
@@ -132,16 +148,20 @@ class Findings:
         self.warning: str | None = None
         """Where the video breaks off."""
 
-    def put(self, number: int, image: UInt8[Array, "H W 3"], sights: dict[int, Sight]) -> None:
+    def put(self, frame: Look | Between) -> None:
         """Of a frame of the video; those before the piece are not kept."""
-        t = number - self._piece.first
+        t = frame.number - self._piece.first
         if t < 0:
             return
-        for slot, sight in sights.items():
+        if isinstance(frame, Between):
+            self._masks.write(t, self._masks.between(frame), frame.image)
+            return
+        self._looked[t] = True
+        for slot, sight in frame.sights.items():
             for name in FIELDS[:-1]:
                 self._values[name][0, t, slot] = getattr(sight, name)
-            self._values["look"][0, t, slot] = colours(image, sight)
-        self._masks.write(t, sights, image)
+            self._values["look"][0, t, slot] = colours(frame.image, sight)
+        self._masks.write(t, {slot: s.mask for slot, s in frame.sights.items() if s.mask is not None}, frame.image)
 
     def save(self) -> None:
         """Write the keypoints, the last thing: the piece is done then."""
@@ -149,13 +169,30 @@ class Findings:
         self._masks.fill(piece.last - piece.first)
         self._masks.__exit__(None, None, None)
         tensors: dict[str, Any] = {name: torch.from_numpy(value) for name, value in self._values.items()}
-        Keypoints2D((piece.camera,), COCO_WHOLEBODY, piece.network, piece.fps, piece.first, **tensors).save(piece.file, **piece.record)
+        seen = Keypoints2D((piece.camera,), COCO_WHOLEBODY, piece.network, piece.fps, piece.first, **tensors)
+        if piece.sparing:
+            seen = filled(seen, torch.from_numpy(self._looked))
+        seen.save(piece.file, **piece.record)
 
     def __enter__(self) -> Findings:
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._masks.__exit__(*error)
+
+
+def filled(seen: Keypoints2D, looked: Bool[torch.Tensor, "T"]) -> Keypoints2D:
+    """One camera's keypoints (C=1), between looks put on the path through them."""
+    rows, others = looked.nonzero().flatten(), (~looked).nonzero().flatten()
+    values = {name: getattr(seen, name).clone() for name in FIELDS}
+    if len(rows) and len(others):
+        track = Track2D(**{name: value[0, rows] for name, value in values.items()})
+        made = between(track, rows.double(), others.double(), seen.keypoints, longest=step_of(seen.fps) + 0.5, slots=True)
+        there = made.seen
+        for name, value in values.items():
+            value[0, others] = getattr(made, name)
+        values["sigma"][0, others] = torch.where(there, made.sigma, torch.nan)
+    return replace(seen, **values, looked=looked[None])
 
 
 def _from_elsewhere(path: str, settings: dict[str, Any]) -> Any:
@@ -172,7 +209,7 @@ class _Masks:
     """Streams labels (0 background, slot + 1 a person) into the piece's video, one image for every frame."""
 
     def __init__(self, piece: Piece) -> None:
-        self._writer, self._plate = None, None
+        self._writer, self._plate, self._reduction = None, None, piece.reduction
         if piece.reduction:
             info = probe(piece.video)
             self._shape = (-(-info.height // piece.reduction), -(-info.width // piece.reduction))
@@ -181,12 +218,20 @@ class _Masks:
             self._writer = VideoWriter(piece.masks, self._shape[1], self._shape[0], piece.fps, codec="ffv1 gray")
         self._next = 0
 
-    def write(self, t: int, sights: dict[int, Sight], image: UInt8[Array, "H W 3"]) -> None:
+    def between(self, frame: Between) -> dict[int, Float[Array, "h w"]]:
+        """By slot the masks of a frame between two looks; nothing where none are written."""
+        if self._writer is None:
+            return {}
+        one, two = frame.before.sights, frame.after.sights
+        found = {slot: moved_mask(one[slot], two[slot], frame.part, self._reduction) for slot in one if slot in two}
+        return {slot: mask for slot, mask in found.items() if mask is not None}
+
+    def write(self, t: int, masks: dict[int, Float[Array, "h w"]], image: UInt8[Array, "H W 3"]) -> None:
         """The labels of frame t, outlined by the empty stage where that is known; frames that could not be decoded before it are empty."""
         if self._writer is None:
             return
         self.fill(t)
-        labels = _labels(sights, self._shape)
+        labels = _labels(masks, self._shape)
         self._writer.write(labels if self._plate is None else self._plate.refined(labels, image))
         self._next = t + 1
 
@@ -205,13 +250,12 @@ class _Masks:
             self._writer = None
 
 
-def _labels(sights: dict[int, Sight], shape: tuple[int, int]) -> UInt8[Array, "h w"]:
+def _labels(masks: dict[int, Float[Array, "h w"]], shape: tuple[int, int]) -> UInt8[Array, "h w"]:
     """The likeliest person of every pixel, 0 where none is likelier than not."""
     labels, best = np.zeros(shape, np.uint8), np.full(shape, 0.5)
-    for slot, sight in sights.items():
-        if sight.mask is not None:
-            better = sight.mask > best
-            labels[better], best[better] = slot + 1, sight.mask[better]
+    for slot, mask in masks.items():
+        better = mask > best
+        labels[better], best[better] = slot + 1, mask[better]
     return labels
 
 

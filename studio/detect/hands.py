@@ -6,8 +6,8 @@ time, not frame by frame: the network's word for one picture of a fist is worth 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,15 @@ class Hands:
         self._frame += 1
         hands = named(self._followed)
         return {0: hands_alone(hands, (image.shape[1], image.shape[0]))} if hands else {}
+
+    def remembered(self) -> Callable[[], None]:
+        """What is known now; calling it puts the detector back to that."""
+        kept, frame = [replace(hand) for hand in self._followed], self._frame
+
+        def back() -> None:
+            self._followed, self._frame = [replace(hand) for hand in kept], frame
+
+        return back
 
     @property
     def _often(self) -> int:

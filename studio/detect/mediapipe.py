@@ -8,7 +8,7 @@ whole image is searched.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from studio.detect.hands import Hands
 from studio.detect.landmarks import SIDES, FaceSight, HandSight, Sight, hands_alone, pixels_per_metre, whole_body
 from studio.detect.neighbours import Around, Seen, image_without
 from studio.detect.networks import Networks, PoseSight
-from studio.detect.parts import PRESENT, face_of, hands_of, lone_hands, next_regions
+from studio.detect.parts import ARM, PRESENT, face_of, hands_of, lone_hands, next_regions
 from studio.detect.regions import Array, Region, around_body, around_face, around_hand, halvings, to_crop
 from studio.detect.runtimes import Runtime
 
@@ -47,6 +47,10 @@ class Detector(Protocol):
         """Slot (stays with a person while he is followed) -> what was seen of him."""
         ...
 
+    def remembered(self) -> Callable[[], None]:
+        """What it knows now; calling it, as often as wanted, puts the detector back to that."""
+        ...
+
 
 @dataclass
 class Person:
@@ -63,7 +67,9 @@ class Person:
     """How far each point moved beyond that, px."""
 
     def seen(self, body: PoseSight) -> None:
-        """The next frame's sight of him."""
+        """The next frame's sight of him; his hands are looked for where their wrists and knuckles have moved to."""
+        moved = {side: (body.points - self.body.points)[list(ARM[side][1:])].mean(0) for side in self.hands}
+        self.hands = {side: r._replace(x=r.x + moved[side][0], y=r.y + moved[side][1]) for side, r in self.hands.items()}
         step = body.anchors[0] - self.body.anchors[0]
         self.step = step if np.hypot(*step) < FASTEST * body.region.size else np.zeros(2)
         swing = body.points - self.body.points - self.step
@@ -115,6 +121,12 @@ class Mediapipe:
                 self._missed = 0
         self._missed = max(self._missed - 1, 0)
         return self._sights(pyramid)
+
+    def remembered(self) -> Callable[[], None]:
+        """As `Detector` asks."""
+        copied = lambda persons: {slot: replace(person) for slot, person in persons.items()}  # noqa: E731
+        kept = self.__dict__ | {"_persons": copied(self._persons)}
+        return lambda: self.__dict__.update(kept | {"_persons": copied(kept["_persons"])})
 
     def _sights(self, pyramid: Pyramid) -> dict[int, Sight]:
         """Everything of everybody who is followed, else hands alone; the frame is done then."""

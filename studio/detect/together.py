@@ -21,6 +21,7 @@ from calibration.cameras import Cameras
 from studio.detect.chunks import Findings, Piece, detector_of, opened_at, see_piece
 from studio.detect.landmarks import Sight
 from studio.detect.runtimes import Rounds, Runtime
+from studio.detect.sparing import Look
 from studio.guide import Guide, Hint, stacked
 from studio.video import BrokenVideo
 
@@ -94,7 +95,7 @@ class _View:
             while self._next is not None and self.time < until:  # type: ignore[operator]
                 number, image = self._next
                 sights = self._detector.see_with(image, hints)
-                self.findings.put(number, image, sights)
+                self.findings.put(Look(number, image, sights))
                 count += number >= self.piece.first
                 self._advance()
         return count, sights
