@@ -50,21 +50,24 @@ class Flesh:
         """Whether there is anything that a surface could be held by."""
         return bool(self.solid or self.floor or any(bool(m.any()) for m in masks))
 
-    def joined(
+    def outlined(
         self,
-        problem: Problem,
-        model: Model,
         cameras: Cameras,
         masks: Sequence[Bool[Tensor, "T _ _"]],
         centre: Float[Tensor, "T 3"],
         others: Sequence[Bool[Tensor, "T _ _"]] = (),
-    ) -> Problem:
-        """The problem with the surface's evidence; `model` has the surface's points after the problem's own.
+    ) -> outlines.Outlines | None:
+        """The masks as distances and outlines, where they are heeded.
 
         `centre` is about where the body is (m); `others` are where somebody else is seen.
         """
-        own, device = len(problem.model.skin), self.surface.vertices.device
-        seen = outlines.outlines(cameras, masks, centre.cpu(), others=others).to(device) if self.silhouette and masks else None
+        if not self.silhouette or not masks:
+            return None
+        return outlines.outlines(cameras, masks, centre.cpu(), others=others).to(self.surface.vertices.device)
+
+    def joined(self, problem: Problem, model: Model, seen: outlines.Outlines | None) -> Problem:
+        """The problem with the surface's evidence; `model` has the surface's points after the problem's own."""
+        own = len(problem.model.skin)
 
         def evidence(points: Tensor, frames: slice | Tensor) -> Pull:
             pull = padded(problem.evidence(points[:, :own], frames), 0, len(self.surface))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from studio.fit.locked import LOCKED, with_locked_joints
 from studio.fit.mirrored import opinions, order_of, turned_back, with_order
 from studio.fit.observed import Observed, Source
 from studio.fit.order import Order
+from studio.fit.outlines import Outlines
 from studio.fit.points import Model
 from studio.fit.priors import ExpressionPrior, JointPrior, Priors, Smoothness
 from studio.fit.seat import HANDS, Seat, seated
@@ -216,11 +217,11 @@ class Fitter:
         guess = shot.mended(self.body.to("cpu"), observed, *guess) if self.config.adapt else guess
         return recovered.better(self.problem(shape, self.views(observed), WIDE, face=False), state, *guess)[0]
 
-    def alone(self, state: State, views: pulls.Views, shape: Tensor) -> State:
-        """Every frame by itself, the kernel narrowing."""
+    def alone(self, state: State, views: pulls.Views, shape: Tensor, rescue: bool = True) -> State:
+        """Every frame by itself, the kernel narrowing; with `rescue` who is lost tries where its neighbours are."""
         for kernel, iterations in ((WIDE, 6), (8.0, 6)):
             state, cost = settle(self.problem(shape, views, kernel, face=False), state, iterations)
-            state = self._rescued(state, cost, views, shape, kernel)
+            state = self._rescued(state, cost, views, shape, kernel) if rescue else state
         state, _ = settle(self.problem(shape, views, self.config.kernel), state, 5)
         return state
 
@@ -279,7 +280,7 @@ class Fitter:
         lost = (cost > 2 * usual + 60).nonzero()[:, 0]
         if len(lost):
             told = views[fresh[lost]]
-            anew = self.alone(self.start(observed[fresh[lost]], shape), told, shape)
+            anew = self.alone(self.start(observed[fresh[lost]], shape), told, shape, rescue=False)
             better = self.problem(shape, told, WIDE).cost(anew, slice(None)) < cost[lost]
             found = found.replaced(lost, anew.where(better, found[lost]))
         return earlier.state.replaced(fresh, found)
@@ -301,6 +302,16 @@ class Fitter:
 
     def stretch(self, observed: Observed, shape: Tensor, earlier: Earlier | None = None) -> tuple[State, Tensor, Tensor]:
         """Poses, joint spread and contacts of consecutive frames; of an `earlier` fit both ends stay."""
+        flesh = self.flesh if self.flesh is not None and self.flesh.speaks(observed.masks) else None
+        if flesh is None or earlier is None:
+            return self._stretch(observed, shape, flesh, None, earlier)
+        with ThreadPoolExecutor(1) as aside:  # where somebody waits for an edit, masks are drawn beside the first steps
+            drawn = aside.submit(flesh.outlined, observed.cameras, observed.masks, earlier.state.root, observed.others)
+            return self._stretch(observed, shape, flesh, drawn, earlier)
+
+    def _stretch(
+        self, observed: Observed, shape: Tensor, flesh: Flesh | None, drawn: Future[Outlines | None] | None, earlier: Earlier | None
+    ) -> tuple[State, Tensor, Tensor]:
         views, kernel = self.views(observed), self.config.kernel
         if earlier is None:
             state = self.alone(self.start(observed, shape), views, shape)
@@ -314,12 +325,12 @@ class Fitter:
         contacts, held = self.held(observed, views, state, shape, earlier)
         problem = self.problem(shape, views, kernel, held, earlier=earlier)
         problem = problem if order is None else with_order(problem, order)
-        flesh = self.flesh if self.flesh is not None and self.flesh.speaks(observed.masks) else None
         if flesh is not None:
-            problem = flesh.joined(problem, self.fleshed, observed.cameras, observed.masks, state.root, observed.others)
+            seen = flesh.outlined(observed.cameras, observed.masks, state.root, observed.others) if drawn is None else drawn.result()
+            problem = flesh.joined(problem, self.fleshed, seen)
         problem = self.with_sightings(problem, observed, state.root)
         if held is not None or flesh is not None or self.sighted is not None:
-            state = smooth(problem, state, smoothness, 5 if earlier is None else 3)
+            state = smooth(problem, state, smoothness, 5 if earlier is None else 2)
         # A still moment may be one nobody saw, in which people may do more than they mostly do.
         wary = Smoothness(torch.minimum(smoothness.precision, self.smoothness().precision / UNSEEN**2))
         sigma = (spread(replace(problem, priors=self.priors.apart()), state, wary) ** 2 + self.doubt() ** 2).sqrt()
