@@ -75,12 +75,12 @@ class Keypoints2D(Stored):
             return torch.cat(padded)
 
         skeleton, look = (None if any(getattr(p, n) is None for p in parts) else stack(n, torch.nan) for n in ("skeleton", "look"))
-        looked = [p.looked[:, :T] for p in parts if p.looked is not None]
+        looked = [torch.ones(len(p.cameras), T, dtype=torch.bool) if p.looked is None else p.looked[:, :T] for p in parts]
         names = tuple(c for p in parts for c in p.cameras)
         pixels, sigma, confidence = stack("pixels", torch.nan), stack("sigma", torch.inf), stack("confidence", 0.0)
         return cls(
             names, first.keypoints, first.network, first.fps, first.first_frame, pixels, sigma, confidence, skeleton, look,
-            torch.cat(looked) if len(looked) == len(parts) else None,
+            None if all(p.looked is None for p in parts) else torch.cat(looked),
         )  # fmt: skip
 
 

@@ -110,7 +110,7 @@ class Blind:
     def __init__(self, **settings):
         pass
 
-    def see(self, image):
+    def see(self, image, passed=1):
         return {}
 
     def remembered(self):

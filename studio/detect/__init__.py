@@ -19,6 +19,7 @@ from studio.detect.clean_plate import clip_of
 from studio.detect.crews import see_in_processes, see_in_threads
 from studio.detect.openpose import read_keypoints
 from studio.detect.runtimes import Choice, Precision, Torch, chosen
+from studio.detect.sparing import step_of
 from studio.detect.together import Job, cores, groups_of
 from studio.freshness import stamp
 from studio.take import Take
@@ -53,8 +54,8 @@ class DetectConfig:
     """Cameras that are calibrated are seen in step, and what all of them saw just before tells each where to look (`mediapipe` only).
     Another calibration makes such detections stale, and only such: what a view is told depends on where the cameras are."""
     sparing: bool = True
-    """While everybody moves evenly, only every second frame of each camera is looked at (of 50 frames a second on every fourth, of 100
-    every eighth), cameras by turns; what lies between is interpolated. Not with `guided` or `holistic`."""
+    """While everybody moves evenly, only every second frame of each camera is looked at (of 50 or 60 frames a second every fourth, of 100 or
+    120 every eighth), cameras by turns; what lies between is interpolated. Not with `guided` or `holistic`."""
     regions: int = 1
     """Slightly different regions over which a body is averaged: less noise, proportionally more time."""
     piece: int = 500
@@ -142,7 +143,9 @@ def _pieces(take: Take, camera: str, config: DetectConfig, network: _Network, gu
     # What does not change a number is not part of the record: both runtimes see the same.
     aside = {"workers", "keypoints", "runtime", "device", "guided", "adapted"} | ({"precision"} if config.precision == "float32" else set())
     sparing = config.sparing and not guided and config.detector != "holistic"
-    facts = {k: v for k, v in asdict(config).items() if k not in aside} | ({"guided": True} if guided else {}) | {"sparing": sparing}
+    phase = sorted(take.videos).index(camera) % step_of(float(take.probes[camera].fps))
+    facts = {k: v for k, v in asdict(config).items() if k not in aside} | ({"guided": True} if guided else {})
+    facts |= {"sparing": phase if sparing else None}
     files = [*network.files, *([plate] if plate else []), *([take.cameras_file] if guided else [])]
     template = Piece(
         camera=camera,
@@ -164,7 +167,7 @@ def _pieces(take: Take, camera: str, config: DetectConfig, network: _Network, gu
         record=stamp([take.videos[camera], *files], {**facts, "frames": [first, last]}),
         plate=plate,
         sparing=sparing,
-        phase=sorted(take.videos).index(camera),
+        phase=phase,
     )
     pace = float(take.probes[camera].fps) / min(float(i.fps) for i in take.probes.values()) if guided else 1.0
     return pieces_of(template, first, last, max(round(config.piece * pace), 1))

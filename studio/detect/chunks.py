@@ -17,10 +17,10 @@ from studio.detect.clean_plate import Plate
 from studio.detect.colours import LENGTH, colours
 from studio.detect.moved_masks import moved_mask
 from studio.detect.runtimes import LiteRT, Runtime
-from studio.detect.sparing import Between, Look, Sparing, step_of
+from studio.detect.sparing import Between, Look, Sparing
 from studio.interpolation import Track2D, between
 from studio.values import Keypoints2D
-from studio.video import BrokenVideo, VideoWriter, frames, probe
+from studio.video import BrokenVideo, VideoWriter, frames, probe, times
 
 Array = np.ndarray
 WARM_UP = 15
@@ -108,9 +108,17 @@ def seen_frames(piece: Piece, runtime: Runtime | None) -> Iterator[Look | Betwee
     if not piece.sparing:
         detector = detector_of(piece, runtime)
         return (Look(number, image, detector.see(image)) for number, image in opened_at(piece))
-    often = max(round(piece.settings["search_every"] / step_of(piece.fps)), 1)
-    detector = detector_of(piece, runtime, search_every=often)
-    return Sparing(detector, piece.fps, piece.phase, always=(piece.first, piece.last - 1)).see(opened_at(piece))
+    when = _clock(piece)
+    spared = Sparing(detector_of(piece, runtime), piece.fps, piece.phase, piece.first, piece.last - 1, when)
+    return spared.see(opened_at(piece))
+
+
+def _clock(piece: Piece) -> Callable[[int], float]:
+    """When a frame was taken, s."""
+    if not probe(piece.video).variable:
+        return lambda number: number / piece.fps
+    stamps = times(piece.video).tolist()
+    return lambda number: stamps[number]
 
 
 def detector_of(piece: Piece, runtime: Runtime | None = None, **more: Any) -> Any:
@@ -137,7 +145,7 @@ class Findings:
     def __init__(self, piece: Piece) -> None:
         count, K = piece.last - piece.first, len(COCO_WHOLEBODY)
         self._piece, self._masks = piece, _Masks(piece)
-        self._looked = np.zeros(count, bool)
+        self._looked, self._between = np.zeros(count, bool), np.zeros(count, bool)
         self._values = {
             "pixels": np.full((1, count, piece.people, K, 2), np.nan, np.float32),
             "sigma": np.full((1, count, piece.people, K), np.nan, np.float32),
@@ -154,9 +162,11 @@ class Findings:
         if t < 0:
             return
         if isinstance(frame, Between):
+            self._between[t] = True
             self._masks.write(t, self._masks.between(frame), frame.image)
             return
         self._looked[t] = True
+        assert frame.image is not None
         for slot, sight in frame.sights.items():
             for name in FIELDS[:-1]:
                 self._values[name][0, t, slot] = getattr(sight, name)
@@ -171,7 +181,9 @@ class Findings:
         tensors: dict[str, Any] = {name: torch.from_numpy(value) for name, value in self._values.items()}
         seen = Keypoints2D((piece.camera,), COCO_WHOLEBODY, piece.network, piece.fps, piece.first, **tensors)
         if piece.sparing:
-            seen = filled(seen, torch.from_numpy(self._looked))
+            clock = _clock(piece)
+            when = torch.tensor([clock(number) for number in range(piece.first, piece.last)], dtype=torch.float64)
+            seen = filled(seen, torch.from_numpy(self._looked), torch.from_numpy(self._between), when)
         seen.save(piece.file, **piece.record)
 
     def __enter__(self) -> Findings:
@@ -181,17 +193,20 @@ class Findings:
         self._masks.__exit__(*error)
 
 
-def filled(seen: Keypoints2D, looked: Bool[torch.Tensor, "T"]) -> Keypoints2D:
-    """One camera's keypoints (C=1), between looks put on the path through them."""
-    rows, others = looked.nonzero().flatten(), (~looked).nonzero().flatten()
+def filled(
+    seen: Keypoints2D, looked: Bool[torch.Tensor, "T"], spared: Bool[torch.Tensor, "T"], when: Float[torch.Tensor, "T"]
+) -> Keypoints2D:
+    """One camera's keypoints (C=1), in `spared` frames put on the path through those that were looked at; `when` they were taken, s."""
+    rows, others = looked.nonzero().flatten(), spared.nonzero().flatten()
     values = {name: getattr(seen, name).clone() for name in FIELDS}
-    if len(rows) and len(others):
+    if len(rows) > 1 and len(others):
         track = Track2D(**{name: value[0, rows] for name, value in values.items()})
-        made = between(track, rows.double(), others.double(), seen.keypoints, longest=step_of(seen.fps) + 0.5, slots=True)
+        made = between(track, when[rows], when[others], seen.keypoints, longest=torch.inf, slots=True)
         there = made.seen
         for name, value in values.items():
             value[0, others] = getattr(made, name)
         values["sigma"][0, others] = torch.where(there, made.sigma, torch.nan)
+        values["look"][0, others] = torch.where(there.any(-1, keepdim=True), values["look"][0, others], torch.nan)
     return replace(seen, **values, looked=looked[None])
 
 

@@ -36,10 +36,10 @@ class Followed:
     right: float = 0.0
     """Evidence for a right hand, in logits, fading over time."""
 
-    def seen(self, sight: HandSight) -> None:
-        """Remember where it is now, and what that says of its side; a doubtful sight says little."""
+    def seen(self, sight: HandSight, passed: int = 1) -> None:
+        """Remember where it is now, so many frames later, and what that says of its side; a doubtful sight says little."""
         self.sight = sight
-        self.right = KEPT * self.right + sight.presence * float(logit(np.array(np.clip(sight.right, 0.02, 0.98))))
+        self.right = KEPT**passed * self.right + sight.presence * float(logit(np.array(np.clip(sight.right, 0.02, 0.98))))
 
 
 class Hands:
@@ -53,11 +53,12 @@ class Hands:
         self._followed: list[Followed] = []
         self._frame = 0
 
-    def see(self, image: UInt8[Array, "H W 3"]) -> dict[int, Sight]:
-        """Slot 0 -> the hands; empty where there are none."""
+    def see(self, image: UInt8[Array, "H W 3"], passed: int = 1) -> dict[int, Sight]:
+        """Slot 0 -> the hands, `passed` frames after the last look; empty where there are none."""
         pyramid, before = halvings(image), len(self._followed)
-        self._follow(pyramid)
-        if len(self._followed) < before or (len(self._followed) < len(SIDES) and self._frame % self._often == 0):
+        self._frame += passed - 1
+        self._follow(pyramid, passed)
+        if len(self._followed) < before or (len(self._followed) < len(SIDES) and self._frame % self._often < passed):
             self._search(pyramid)
         self._frame += 1
         hands = named(self._followed)
@@ -77,13 +78,13 @@ class Hands:
         """Frames between searches: of every second image while no hand is followed, else as asked for."""
         return self._search_every if self._followed else 2
 
-    def _follow(self, pyramid: Pyramid) -> None:
+    def _follow(self, pyramid: Pyramid, passed: int) -> None:
         """Look at every hand again, where it was."""
         kept: list[Followed] = []
         for hand in sorted(self._followed, key=lambda h: -h.sight.presence):
             sight = _looked(self._networks, pyramid, around_hand(hand.sight.points))
             if sight is not None and not any(_same(sight, other.sight) for other in kept):
-                hand.seen(sight)
+                hand.seen(sight, passed)
                 kept.append(hand)
         self._followed = kept
 

@@ -43,8 +43,8 @@ Pyramid = list[UInt8[Array, "H W 3"]]
 class Detector(Protocol):
     """Sees people in the frames of one video, given in order."""
 
-    def see(self, image: UInt8[Array, "H W 3"]) -> dict[int, Sight]:
-        """Slot (stays with a person while he is followed) -> what was seen of him."""
+    def see(self, image: UInt8[Array, "H W 3"], passed: int = 1) -> dict[int, Sight]:
+        """Slot (stays with a person while he is followed) -> what was seen of him, `passed` frames after the last look."""
         ...
 
     def remembered(self) -> Callable[[], None]:
@@ -66,13 +66,16 @@ class Person:
     swing: Float[Array, "33 2"] = field(default_factory=lambda: np.zeros((33, 2)))
     """How far each point moved beyond that, px."""
 
-    def seen(self, body: PoseSight) -> None:
-        """The next frame's sight of him; his hands are looked for where their wrists and knuckles have moved to."""
+    def seen(self, body: PoseSight, passed: int = 1) -> None:
+        """The next sight of him, so many frames later; hands and face are looked for where wrists, knuckles and head have moved to."""
         moved = {side: (body.points - self.body.points)[list(ARM[side][1:])].mean(0) for side in self.hands}
         self.hands = {side: r._replace(x=r.x + moved[side][0], y=r.y + moved[side][1]) for side, r in self.hands.items()}
-        step = body.anchors[0] - self.body.anchors[0]
+        if self.face is not None:
+            x, y = (body.points - self.body.points)[:11].mean(0)
+            self.face = self.face._replace(x=self.face.x + x, y=self.face.y + y)
+        step = (body.anchors[0] - self.body.anchors[0]) / passed
         self.step = step if np.hypot(*step) < FASTEST * body.region.size else np.zeros(2)
-        swing = body.points - self.body.points - self.step
+        swing = (body.points - self.body.points) / passed - self.step
         slow = np.hypot(*swing.T) < FASTEST * body.region.size
         self.swing = np.where(slow[:, None], swing, 0.0)
         self.body = body
@@ -102,24 +105,26 @@ class Mediapipe:
         self._people, self._search_every, self._reduction, self._regions = people, search_every, reduction, regions
         self._persons: dict[int, Person] = {}
         self._lone: dict[str, Region] = {}
-        self._frame = 0
+        self._frame, self._passed = 0, 1
         self._missed = 0
         self._sought = 0
 
-    def see(self, image: UInt8[Array, "H W 3"]) -> dict[int, Sight]:
+    def see(self, image: UInt8[Array, "H W 3"], passed: int = 1) -> dict[int, Sight]:
         """Slot -> person."""
         pyramid = halvings(image)
         before = len(self._persons)
+        self._frame += passed - 1
+        self._passed = passed
         self._follow(pyramid)
         if len(self._persons) < before:
             self._sought = max(before, self._sought if self._missed else 0)
             self._missed = MISSED
-        again = self._missed % AGAIN == 0 and self._missed > 0
+        again = -self._missed % AGAIN < passed and self._missed > 0
         if self._due or len(self._persons) < max(before, 1) or again:
             self._search(pyramid)
             if len(self._persons) >= self._sought:
                 self._missed = 0
-        self._missed = max(self._missed - 1, 0)
+        self._missed = max(self._missed - passed, 0)
         return self._sights(pyramid)
 
     def remembered(self) -> Callable[[], None]:
@@ -138,8 +143,8 @@ class Mediapipe:
 
     @property
     def _due(self) -> bool:
-        """Whether this is one of the frames in which the whole image is searched."""
-        return self._frame % self._search_every == 0
+        """Whether this is one of the frames in which the whole image is searched, or the first look after one."""
+        return self._frame % self._search_every < self._passed
 
     @property
     def _turn(self) -> int | None:
@@ -156,7 +161,7 @@ class Mediapipe:
         masks = self._reduction > 0 or not alone or self._due
         bodies = self._bodies(pyramid, [around_body(*person.body.anchors) for person in persons], around, masks)
         for person, body in zip(persons, bodies, strict=True):
-            person.seen(body)
+            person.seen(body, self._passed)
         kept: dict[int, Person] = {}
         for slot, person in sorted(self._persons.items(), key=lambda item: -_surety(item[1].body)):
             if credible(person.body, pyramid[0].shape) and not any(same_person(person.body, other.body) for other in kept.values()):
@@ -231,7 +236,7 @@ class Mediapipe:
 
     def _lone_hands(self, pyramid: Pyramid) -> dict[int, Sight]:
         """Slot 0 -> hands of which no body is seen; where nothing was followed, searched for in every fourth frame."""
-        if not self._lone and self._frame % 4 != 1:
+        if not self._lone and (self._frame - 1) % 4 >= self._passed:
             return {}
         hands = lone_hands(self._networks, pyramid, self._lone)
         self._lone, _ = next_regions(hands, None)
@@ -252,7 +257,7 @@ class Mediapipe:
     def _hands(self, pyramid: Pyramid, person: Person) -> dict[str, HandSight]:
         """His hands, by side."""
         turns = {side: n for side, n in person.missing.items() if n > PATIENCE}
-        return hands_of(self._networks, pyramid, person.body, person.hands, self._frame % 4 == 0, turns)
+        return hands_of(self._networks, pyramid, person.body, person.hands, self._frame % 4 < self._passed, turns)
 
 
 def _candidates(networks: Networks, pyramid: Pyramid, least: float = 48, turn: int | None = None) -> list[Region]:
@@ -338,7 +343,7 @@ class Holistic:
         self._reduction = reduction
         self._solution = Solution(model_complexity=1, enable_segmentation=bool(reduction))
 
-    def see(self, image: UInt8[Array, "H W 3"]) -> dict[int, Sight]:
+    def see(self, image: UInt8[Array, "H W 3"], passed: int = 1) -> dict[int, Sight]:
         """Slot 0 -> the person; empty where none was seen."""
         height, width = image.shape[:2]
         result: Any = self._solution.process(image)

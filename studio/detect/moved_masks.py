@@ -15,6 +15,8 @@ POINTS = (0, 3, 4, 9, 10, 91 + 9, 112 + 9, 17, 20)
 ALONG = np.linspace(0, 1, 8)
 SMOOTH = 5
 """Cells over which the motion is smoothed where one bone's part of the image ends."""
+EDGE = cv2.BORDER_REPLICATE
+"""Of what enters the image at its edge nothing is known but that it goes on there."""
 MARGIN = 4
 """Cells around what either look shows."""
 
@@ -36,10 +38,12 @@ def moved_mask(before: Sight, after: Sight, part: float, reduction: int) -> Floa
     step = _nearest(here + part * (there - here) - start[::-1], there - here, shape)
     rows, columns = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     window = slice(start[0], start[0] + shape[0]), slice(start[1], start[1] + shape[1])
-    past = cv2.remap(one[window].astype(np.float32), columns - part * step[..., 0], rows - part * step[..., 1], cv2.INTER_LINEAR)
-    left = 1 - part
-    future = cv2.remap(two[window].astype(np.float32), columns + left * step[..., 0], rows + left * step[..., 1], cv2.INTER_LINEAR)
-    out[window] = left * past + part * future
+
+    def moved(mask: Float[Array, "h w"], by: float) -> Float[Array, "n m"]:
+        at = columns + by * step[..., 0], rows + by * step[..., 1]
+        return np.asarray(cv2.remap(mask[window].astype(np.float32), *at, cv2.INTER_LINEAR, borderMode=EDGE))
+
+    out[window] = (1 - part) * moved(one, -part) + part * moved(two, 1 - part)
     return out
 
 
