@@ -54,8 +54,8 @@ class DetectConfig:
     """Cameras that are calibrated are seen in step, and what all of them saw just before tells each where to look (`mediapipe` only).
     Another calibration makes such detections stale, and only such: what a view is told depends on where the cameras are."""
     sparing: bool = True
-    """While everybody moves evenly, only every second frame of each camera is looked at (of 50 or 60 frames a second every fourth, of 100 or
-    120 every eighth), cameras by turns; what lies between is interpolated. Not with `guided` or `holistic`."""
+    """While everybody moves evenly, only every second frame of each camera is looked at (of 50 or 60 frames a second every fourth, of 100
+    or 120 every eighth), cameras by turns; what lies between is interpolated. Not with `guided` or `holistic`."""
     regions: int = 1
     """Slightly different regions over which a body is averaged: less noise, proportionally more time."""
     piece: int = 500

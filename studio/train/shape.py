@@ -24,7 +24,7 @@ from studio.train.pool import VIEWS, Pool
 from studio.train.sampled import Limbed, Sampled
 
 BATCH = 32
-PRESETS = {"small": (1000, 1500), "full": (5000, 10000)}
+PRESETS = {"small": (3000, 2500), "full": (5000, 10000)}
 """People and steps."""
 HELD_OUT = tuple(range(9000, 9040))
 """Seeds of the people that nothing is trained on, made by the other generator."""
