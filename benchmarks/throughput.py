@@ -118,7 +118,7 @@ class Counted(LiteRT):
 
 
 def inside(video: Path, first: int = 5, last: int = 65) -> dict[str, Any]:
-    """CPU ms a frame of one camera: each network, everything else of the detector, and decoding."""
+    """CPU ms a look of one camera: each network, everything else of the detector, and decoding."""
     runtime = Counted()
     detector = DETECTORS["mediapipe"](runtime=runtime)
     images, decoding = [], time.process_time()
@@ -174,7 +174,7 @@ def main() -> None:
             table["ratio"] = {"wall": theirs["wall_s"] / ours["wall_s"], "cpu": theirs["cpu_s"] / ours["cpu_s"]}
             print("times as fast as Holistic:", _rounded(table["ratio"]))
         table["inside"] = inside(options.videos[0])
-        print("one camera, CPU ms a frame:", _rounded(table["inside"]))
+        print("one camera, CPU ms a look:", _rounded(table["inside"]))
         take = takes_of(options.videos, options.cameras, work / "mediapipe0")[0]
         if ours and take.cameras_file.is_file():
             table["stages"] = stages(take, ours["first_take"])

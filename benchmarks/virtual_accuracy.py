@@ -1,7 +1,8 @@
-"""Accuracy against exact truth on virtual captures: `python benchmarks/virtual_accuracy.py FOLDER [--seeds 1 2 3] [--json]`.
+"""Accuracy against exact truth on virtual captures: `python benchmarks/virtual_accuracy.py FOLDER [--seeds 1 2 3] [--json FILE]`.
 
 For each seed an unseen person and motion is rendered (4 cameras, 1280x720, kept in FOLDER) and the whole job runs on the videos with the
-real detector. `--exact` replaces the detector by the true keypoints with 2 px noise, 5 % outliers and 20 % missing. All synthetic.
+real detector. `--every-frame` looks at all frames, also where somebody moves evenly. `--exact` replaces the detector by the true keypoints
+with 2 px noise, 5 % outliers and 20 % missing. All synthetic.
 The people are exact individuals outside the fitted shape space; the seeds of the landmark table (201 and up) must not be used here.
 """
 
@@ -16,6 +17,7 @@ import torch
 
 from rigs.keypoints import COCO_WHOLEBODY
 from studio import pipeline
+from studio.detect import DetectConfig
 from studio.evaluate import evaluate, foretold
 from studio.take import Take
 from studio.values import Keypoints2D, Motion
@@ -40,12 +42,13 @@ def exact_keypoints(take: Take, truth: Truth, seed: int) -> None:
         value.save(take.keypoints_folder / f"{name}.safetensors")
 
 
-def measured(folder: Path, seed: int, frames: int, exact: bool) -> dict[str, dict[str, float]]:
+def measured(folder: Path, seed: int, frames: int, exact: bool, every: bool) -> dict[str, dict[str, float]]:
     """One seed: rendered where it is not, run, evaluated."""
     capture = render_capture(folder / f"test{seed}", VirtualCapture(frames=frames, seed=seed))
-    take = Take.of([capture / "videos"], capture / "cameras.yaml", capture / ("exact" if exact else "take")).checked()
+    place = capture / ("exact" if exact else "every" if every else "take")
+    take = Take.of([capture / "videos"], capture / "cameras.yaml", place).checked()
     take.save()
-    config = pipeline.Config()
+    config = pipeline.Config(detect=DetectConfig(sparing=not every))
     if exact:
         exact_keypoints(take, Truth.load(capture / "truth.safetensors"), seed)
     else:
@@ -67,9 +70,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--frames", type=int, default=90)
     parser.add_argument("--exact", action="store_true")
+    parser.add_argument("--every-frame", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    results = {seed: measured(options.folder, seed, options.frames, options.exact) for seed in options.seeds}
+    results = {seed: measured(options.folder, seed, options.frames, options.exact, options.every_frame) for seed in options.seeds}
     quantities = [q for q in next(iter(results.values())) if q not in ("foretold", "seconds") and all(q in r for r in results.values())]
     print(f"{'quantity':36s} " + " ".join(f"{'seed ' + str(s):>16s}" for s in results) + f" {'mean':>16s}")
     for quantity in quantities:
