@@ -180,7 +180,7 @@ def test_what_swings_in_time_with_the_looks_is_found_out(fps, hertz):
     swing = lambda t: (0.0, 40 * np.cos(2 * np.pi * hertz * t / fps))  # noqa: E731
     _, frames = through(lambda t: {0: sight(arm=swing(t))}, last=round(3 * fps), fps=fps)
     late = [f.number for f in frames if isinstance(f, Between) and f.number > (2 * CHECKED + AWAKE) * fps]
-    assert len(late) < 0.25 * 3 * fps
+    assert len(late) < 0.08 * 3 * fps
 
 
 def test_who_is_there_in_passing_is_followed():

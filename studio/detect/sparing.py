@@ -201,6 +201,7 @@ class Sparing:
             self._checked = b.number
             if bends(a, middle, b, self._when):
                 self._awake = b.number + self._frames(SWINGING)
+                self._checked -= self._frames(CHECKED)  # afterwards the next frames are checked at once
         first = self._resolved(earlier, a, frames[:half], middle)
         return [*first, *self._resolved([a, *first][-2], first[-1], frames[half + 1 :], b)]
 
