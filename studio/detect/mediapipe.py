@@ -148,9 +148,13 @@ class Mediapipe:
 
     @property
     def _turn(self) -> int | None:
-        """Which of the places is searched this time for somebody larger than those who are followed; None for all of them: there is room
-        for another, or somebody is missing."""
-        return None if self._missed or len(self._persons) < self._people else self._frame // self._search_every
+        """Which of the places is searched this time; None for all of them: somebody is missing."""
+        return None if self._missed else self._frame // self._search_every
+
+    @property
+    def _room(self) -> bool:
+        """Whether another could be followed; else only somebody larger than one of those who are is wanted."""
+        return len(self._persons) < self._people
 
     def _follow(self, pyramid: Pyramid) -> None:
         """Looks at everybody again; of two slots that have come to hold one person, the surer stays."""
@@ -203,9 +207,9 @@ class Mediapipe:
         if not followed:
             return _candidates(self._networks, pyramid)
         if len(pyramid) < 2 or max(pyramid[0].shape[:2]) < LARGE:
-            return _candidates(self._networks, halvings(image_without(pyramid[0], others, 1)), turn=self._turn)
+            return _candidates(self._networks, halvings(image_without(pyramid[0], others, 1)), turn=self._turn, whole=self._room)
         half = halvings(image_without(pyramid[1], others, 2), len(pyramid) - 2)
-        found = _candidates(self._networks, half, 24, self._turn)
+        found = _candidates(self._networks, half, 24, self._turn, self._room)
         return [Region(2 * x + 0.5, 2 * y + 0.5, 2 * size, angle) for x, y, size, angle in found]
 
     def _is_new(self, pyramid: Pyramid, body: PoseSight, others: Sequence[Seen] = ()) -> bool:
@@ -260,14 +264,16 @@ class Mediapipe:
         return hands_of(self._networks, pyramid, person.body, person.hands, self._frame % 4 < self._passed, turns)
 
 
-def _candidates(networks: Networks, pyramid: Pyramid, least: float = 48, turn: int | None = None) -> list[Region]:
+def _candidates(networks: Networks, pyramid: Pyramid, least: float = 48, turn: int | None = None, whole: bool = False) -> list[Region]:
     """Body regions of more than `least` px found in the whole image and, for small people, in overlapping tiles; large first. With `turn`,
-    a number that grows, in one of these places only."""
+    a number that grows, in one of these places only, with `whole` in the whole image and one tile."""
     height, width = pyramid[0].shape[:2]
     side = float(max(width, height))
     places = [Region((width - 1) / 2, (height - 1) / 2, side, 0.0)]
     places += [Region(x, y, 0.6 * side, 0.0) for x in _centres(width, 0.6 * side) for y in _centres(height, 0.6 * side)]
-    places = places if turn is None else [places[turn % len(places)]]
+    if turn is not None:
+        kept, turns = (1, places[1:]) if whole else (0, places)
+        places = [*places[:kept], turns[turn % len(turns)]]
     found = [around_body(k[2], k[3]) for place in places for _, k in networks.people(pyramid, place, 0.5)]
     distinct: list[Region] = []
     for region in sorted(found, key=lambda r: -r.size):
