@@ -13,7 +13,7 @@ from rigs.keypoints import COCO_WHOLEBODY, mirrored
 from studio.detect import DetectConfig, detect
 from studio.detect import mediapipe as detectors
 from studio.detect.landmarks import COARSE_HAND, FACE_MESH, HandSight, Sight, whole_body
-from studio.detect.mediapipe import Holistic, Mediapipe
+from studio.detect.mediapipe import Holistic, Mediapipe, candidates
 from studio.detect.networks import Networks, PoseSight
 from studio.detect.parts import face_of, hands_of
 from studio.detect.regions import Region, around_body, around_face, crop, halvings, paste, to_image
@@ -179,6 +179,32 @@ def test_a_hand_is_the_arms_whatever_its_own_network_calls_it():
         assert np.linalg.norm(hands[side].points[0] - wrist) < 1
     alone = hands_of(Mistaken(points[[16]], 300.0), [np.zeros((1000, 1000, 3), np.uint8)], body, {}, True)
     assert set(alone) == {"right"}  # the other arm's hand, too far away, is not lent
+    networks = Mistaken(points[[15, 16]], 300.0)
+    rested = hands_of(networks, [np.zeros((1000, 1000, 3), np.uint8)], body, {}, True, rested={"left"})
+    assert set(rested) == {"right"}  # it is not looked for this time
+
+
+def test_while_people_are_followed_the_whole_image_and_one_tile_are_searched_by_turns():
+    class Searched:
+        def __init__(self):
+            self.places = []
+
+        def people(self, pyramid, place, threshold):
+            self.places.append((place.x, place.size))
+            return []
+
+    image = [np.zeros((600, 1000, 3), np.uint8)]
+
+    def places(**how):
+        networks = Searched()
+        candidates(networks, image, **how)
+        return networks.places
+
+    everywhere = places()
+    assert everywhere[0] == (499.5, 1000.0) and len(everywhere) > 2
+    pairs = [places(turn=t, whole=True) for t in range(len(everywhere) - 1)]
+    assert all(p[0] == everywhere[0] and len(p) == 2 for p in pairs) and {p[1] for p in pairs} == set(everywhere[1:])
+    assert [places(turn=t) for t in range(len(everywhere))] == [[place] for place in everywhere]
 
 
 # --- real networks on real images

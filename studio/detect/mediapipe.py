@@ -35,6 +35,8 @@ ENDS, THICK = ((13, 15, 19), (14, 16, 20), (25, 27, 31), (26, 28, 32)), 1 / 24
 arms and thighs, too, people who hug come out worse."""
 PATIENCE = 2
 """Frames for which a hand that was lost is looked for in all places at once."""
+RESIGNED = 8
+"""Looks after which a hand is looked for in every second one."""
 LARGE = 800
 """px: of an image so wide or high the smallest part searched, 0.6 of it, is more than twice what the network takes."""
 Pyramid = list[UInt8[Array, "H W 3"]]
@@ -205,11 +207,11 @@ class Mediapipe:
         """Where people may be whom nobody follows. Of a large image the network that searches sees less than half the resolution."""
         others = [body.seen for body in followed]
         if not followed:
-            return _candidates(self._networks, pyramid)
+            return candidates(self._networks, pyramid)
         if len(pyramid) < 2 or max(pyramid[0].shape[:2]) < LARGE:
-            return _candidates(self._networks, halvings(image_without(pyramid[0], others, 1)), turn=self._turn, whole=self._room)
+            return candidates(self._networks, halvings(image_without(pyramid[0], others, 1)), turn=self._turn, whole=self._room)
         half = halvings(image_without(pyramid[1], others, 2), len(pyramid) - 2)
-        found = _candidates(self._networks, half, 24, self._turn, self._room)
+        found = candidates(self._networks, half, 24, self._turn, self._room)
         return [Region(2 * x + 0.5, 2 * y + 0.5, 2 * size, angle) for x, y, size, angle in found]
 
     def _is_new(self, pyramid: Pyramid, body: PoseSight, others: Sequence[Seen] = ()) -> bool:
@@ -260,11 +262,12 @@ class Mediapipe:
 
     def _hands(self, pyramid: Pyramid, person: Person) -> dict[str, HandSight]:
         """His hands, by side."""
-        turns = {side: n for side, n in person.missing.items() if n > PATIENCE}
-        return hands_of(self._networks, pyramid, person.body, person.hands, self._frame % 4 < self._passed, turns)
+        turns = {side: n if n <= RESIGNED else n // 2 for side, n in person.missing.items() if n > PATIENCE}
+        rested = {side for side, n in person.missing.items() if n > RESIGNED and n % 2}
+        return hands_of(self._networks, pyramid, person.body, person.hands, self._frame % 4 < self._passed, turns, rested)
 
 
-def _candidates(networks: Networks, pyramid: Pyramid, least: float = 48, turn: int | None = None, whole: bool = False) -> list[Region]:
+def candidates(networks: Networks, pyramid: Pyramid, least: float = 48, turn: int | None = None, whole: bool = False) -> list[Region]:
     """Body regions of more than `least` px found in the whole image and, for small people, in overlapping tiles; large first. With `turn`,
     a number that grows, in one of these places only, with `whole` in the whole image and one tile."""
     height, width = pyramid[0].shape[:2]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 import numpy as np
 from jaxtyping import Float
@@ -44,13 +44,15 @@ def hands_of(
     before: dict[str, Region],
     thorough: bool,
     turns: Mapping[str, int] | None = None,
+    rested: Set[str] = frozenset(),
 ) -> dict[str, HandSight]:
     """The hands that could be seen; `before` holds the regions that follow from the frame before; `thorough` costs a palm search.
 
     A side in `turns`, one that has not been seen for some frames, is looked for in one place only: the places take turns by this number.
+    A side in `rested` is not looked for.
     """
     found: dict[str, HandSight] = {}
-    for side in SIDES:
+    for side in (s for s in SIDES if s not in rested):
         turn = (turns or {}).get(side)
         if (hand := _hand(networks, pyramid, body, side, before.get(side), thorough, turn)) is not None:
             found[side] = hand
