@@ -156,9 +156,8 @@ def on_master_clock(
 
 def _camera(keypoints: Keypoints2D, c: int) -> Keypoints2D:
     """One camera's part."""
-    parts = {
-        k: v[c : c + 1] for k in ("pixels", "sigma", "confidence", "skeleton", "look", "looked") if (v := getattr(keypoints, k)) is not None
-    }
+    names = ("pixels", "sigma", "confidence", "skeleton", "look", "looked")
+    parts = {k: v[c : c + 1] for k in names if (v := getattr(keypoints, k)) is not None}
     return replace(keypoints, cameras=(keypoints.cameras[c],), **parts)
 
 

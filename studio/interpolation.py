@@ -68,28 +68,16 @@ def same_people(one: Track2D, other: Track2D) -> Int[Tensor, "T D"]:
     return match
 
 
-def between(
-    track: Track2D,
-    times: Float[Tensor, "T"],
-    wanted: Float[Tensor, "n"],
-    names: tuple[str, ...],
-    longest: float | None = None,
-    slots: bool = False,
-) -> Track2D:
+def between(track: Track2D, times: Float[Tensor, "T"], wanted: Float[Tensor, "n"], names: tuple[str, ...], slots: bool = False) -> Track2D:
     """The track at the moments `wanted` (ascending, on the clock of `times`, s); not seen where a neighbour is missing.
 
-    Frames further apart than `longest` (s) are not joined, by default a few usual steps. With `slots` a person is the same detection in
-    all frames, else whoever lies where he was. A cubic through four frames (Catmull and Rom
-    1974, for uneven steps: Hermite with three-point slopes) where all are seen, else a line. Sigma grows by a
-    quarter of what the cubic bends off the line, or by a tenth of the step where nothing tells the bend.
+    A person is whoever lies where he was, and frames far apart are not joined; with `slots` he is the same detection in all frames, and all
+    are joined. A cubic through four frames (Catmull and Rom 1974, for uneven steps: Hermite with three-point slopes) where all are seen,
+    else a line. Sigma grows by a quarter of what the cubic bends off the line, or by a tenth of the step where nothing tells the bend.
     """
     T, D = track.pixels.shape[:2]
     if T == 0 or D == 0:
-        n = len(wanted)
-        fill = track.at(torch.zeros(0, dtype=torch.long), torch.zeros(0, D, dtype=torch.long))
-        grow = lambda x, e: x.new_full((n, *x.shape[1:]), e)  # noqa: E731
-        skeleton, look = (None if v is None else grow(v, torch.nan) for v in (fill.skeleton, fill.look))
-        return Track2D(grow(fill.pixels, torch.nan), grow(fill.sigma, torch.inf), grow(fill.confidence, 0.0), skeleton, look)
+        return _nothing(track, len(wanted))
     usual = float(times.diff().median()) if T > 1 else 1.0
     low = (torch.searchsorted(times, wanted, right=True) - 1).clamp(0, max(T - 2, 0))
     high = (low + 1).clamp_max(T - 1)
@@ -101,8 +89,7 @@ def between(
     chain = _chain(track, low, high, base, slots)
     part = part.clamp(0, 1)
     spots = [times[i] for i in _around(low, high, T)]
-    joined = (step < (GAP * usual if longest is None else longest))[:, None, None].expand(-1, D, track.pixels.shape[2])
-    joined = joined & ~_exchanged(chain[1], chain[2], names)
+    joined = ((step < GAP * usual) | slots)[:, None, None] & ~_exchanged(chain[1], chain[2], names)
     made = _curve(chain, spots, part, joined)
     exact = ((part <= near) | (part >= 1 - near))[:, None, None]
     own = track.at(base, torch.arange(D).expand(len(wanted), -1))
@@ -117,6 +104,13 @@ def between(
         skeleton,
         own.look,  # colours are those of the nearest frame
     )
+
+
+def _nothing(track: Track2D, n: int) -> Track2D:
+    """Nothing seen at n moments, of as many detections as the track has."""
+    grow = lambda x, e: x.new_full((n, *x.shape[1:]), e)  # noqa: E731
+    skeleton, look = (None if v is None else grow(v, torch.nan) for v in (track.skeleton, track.look))
+    return Track2D(grow(track.pixels, torch.nan), grow(track.sigma, torch.inf), grow(track.confidence, 0.0), skeleton, look)
 
 
 def _around(low: Int[Tensor, "n"], high: Int[Tensor, "n"], T: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 from studio.detect import DetectConfig, detect
 from studio.take import Take
-detect(Take.open(Path(sys.argv[1])), DetectConfig(piece=int(sys.argv[2]), workers=1, runtime="litert"))
+detect(Take.open(Path(sys.argv[1])), DetectConfig(piece=int(sys.argv[2]), workers=1, runtime="litert", sparing=False))
 """
 
 
@@ -46,9 +46,9 @@ def test_a_killed_detection_goes_on_in_every_camera_and_repeats_no_finished_piec
     assert 4 <= len(finished) < 2 * FRAMES // PIECE and {p.parent.name for p in finished} == {"a", "b"}
     calls, see = [], Mediapipe.see
     monkeypatch.setattr(Mediapipe, "see", lambda self, image, passed=1: calls.append(image.shape) or see(self, image, passed))
-    detect(take, DetectConfig(piece=PIECE, workers=1, runtime="litert"))
+    detect(take, DetectConfig(piece=PIECE, workers=1, runtime="litert", sparing=False))
     left = 2 * FRAMES // PIECE - len(finished)
-    assert left * PIECE / 2 <= len(calls) <= left * FRAMES < 4 * FRAMES  # of all six pieces, with what each warms up on
+    assert left * PIECE <= len(calls) <= left * FRAMES < 4 * FRAMES  # of all six pieces, with what each warms up on
     for name in ("a", "b"):
         assert Keypoints2D.load(take.keypoints_folder / f"{name}.safetensors").pixels.shape[1] == FRAMES
         assert probe(take.folder / "masks" / f"{name}.mkv").frames == FRAMES

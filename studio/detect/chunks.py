@@ -201,7 +201,7 @@ def filled(
     values = {name: getattr(seen, name).clone() for name in FIELDS}
     if len(rows) > 1 and len(others):
         track = Track2D(**{name: value[0, rows] for name, value in values.items()})
-        made = between(track, when[rows], when[others], seen.keypoints, longest=torch.inf, slots=True)
+        made = between(track, when[rows], when[others], seen.keypoints, slots=True)
         there = made.seen
         for name, value in values.items():
             value[0, others] = getattr(made, name)

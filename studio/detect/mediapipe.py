@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,18 +40,6 @@ RESIGNED = 8
 LARGE = 800
 """px: of an image so wide or high the smallest part searched, 0.6 of it, is more than twice what the network takes."""
 Pyramid = list[UInt8[Array, "H W 3"]]
-
-
-class Detector(Protocol):
-    """Sees people in the frames of one video, given in order."""
-
-    def see(self, image: UInt8[Array, "H W 3"], passed: int = 1) -> dict[int, Sight]:
-        """Slot (stays with a person while he is followed) -> what was seen of him, `passed` frames after the last look."""
-        ...
-
-    def remembered(self) -> Callable[[], None]:
-        """What it knows now; calling it, as often as wanted, puts the detector back to that."""
-        ...
 
 
 @dataclass
@@ -130,7 +118,7 @@ class Mediapipe:
         return self._sights(pyramid)
 
     def remembered(self) -> Callable[[], None]:
-        """As `Detector` asks."""
+        """What is known now; calling it, as often as wanted, puts the detector back to that."""
         copied = lambda persons: {slot: replace(person) for slot, person in persons.items()}  # noqa: E731
         kept = self.__dict__ | {"_persons": copied(self._persons)}
         return lambda: self.__dict__.update(kept | {"_persons": copied(kept["_persons"])})
@@ -352,7 +340,7 @@ class Holistic:
         self._reduction = reduction
         self._solution = Solution(model_complexity=1, enable_segmentation=bool(reduction))
 
-    def see(self, image: UInt8[Array, "H W 3"], passed: int = 1) -> dict[int, Sight]:
+    def see(self, image: UInt8[Array, "H W 3"]) -> dict[int, Sight]:
         """Slot 0 -> the person; empty where none was seen."""
         height, width = image.shape[:2]
         result: Any = self._solution.process(image)

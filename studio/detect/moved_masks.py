@@ -6,12 +6,11 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int
 
+from rigs.keypoints import BONES, COCO_WHOLEBODY
 from studio.detect.landmarks import Sight
 
 Array = np.ndarray
-BONES = ((5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16), (5, 6), (11, 12), (5, 11), (6, 12), (15, 19), (16, 22))
-POINTS = (0, 3, 4, 9, 10, 91 + 9, 112 + 9, 17, 20)
-"""Head, wrists, middle fingers and toes, which end no bone."""
+ENDS = np.array([[COCO_WHOLEBODY.index(name) for name in bone] for bone in BONES])
 ALONG = np.linspace(0, 1, 8)
 SMOOTH = 5
 """Cells over which the motion is smoothed where one bone's part of the image ends."""
@@ -59,9 +58,8 @@ def _extent(one: Float[Array, "h w"], two: Float[Array, "h w"]) -> tuple[Int[Arr
 
 def _bones(sight: Sight, reduction: int) -> Float[Array, "n 2"]:
     """Points along a person's bones, in cells of the mask; NaN where not seen."""
-    ends = (sight.pixels[np.array(BONES)] + 0.5) / reduction - 0.5
-    lines = ends[:, :1] + ALONG[None, :, None] * (ends[:, 1:] - ends[:, :1])
-    return np.concatenate([lines.reshape(-1, 2), (sight.pixels[list(POINTS)] + 0.5) / reduction - 0.5])
+    ends = (sight.pixels[ENDS] + 0.5) / reduction - 0.5
+    return (ends[:, :1] + ALONG[None, :, None] * (ends[:, 1:] - ends[:, :1])).reshape(-1, 2)
 
 
 def _nearest(places: Float[Array, "n 2"], steps: Float[Array, "n 2"], shape: tuple[int, ...]) -> Float[Array, "h w 2"]:

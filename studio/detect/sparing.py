@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from rigs.keypoints import GROUPS
 from studio.detect.landmarks import Sight
 from studio.video import BrokenVideo
 
@@ -29,20 +30,20 @@ NEAR = 0.1
 """People's boxes are grown by this part of their height; who touches is looked at in every frame."""
 BODY = ((0, 1, 2, 3, 4), (5, 7, 9), (6, 8, 10), (11, 13, 15, 17, 18, 19), (12, 14, 16, 20, 21, 22))
 """Head, arms, legs: seen or not, and each by itself."""
-HANDS = (tuple(range(91, 112)), tuple(range(112, 133)))
-FACE, FEATURES = slice(23, 91), slice(59, 91)
-"""All of the face; eyes and mouth."""
+HANDS = (GROUPS["left_hand"], GROUPS["right_hand"])
+FACE, FEATURES = list(GROUPS["face"]), slice(36, 68)
+"""All of the face; of that, eyes and mouth."""
 BENT, BENT_HAND, BENT_FEATURE = 0.6, 1.2, 0.15
 """Standard deviations by which a keypoint may lie off the line between two looks: one of the body or the face, one of a hand, whose network
 is less steady, and one of eyes and mouth within the face, for lids and lips move less than the whole face is sure of."""
 Frame = tuple[int, UInt8[Array, "H W 3"]]
 
 
-class Restorable(Protocol):
-    """A detector that can be put back."""
+class Detector(Protocol):
+    """Sees people in the frames of one video, and can be put back to an earlier one."""
 
     def see(self, image: UInt8[Array, "H W 3"], passed: int = 1) -> dict[int, Sight]:
-        """Slot -> what was seen of a person; `passed` frames after the last look."""
+        """Slot (stays with a person while he is followed) -> what was seen of him, `passed` frames after the last look."""
         ...
 
     def remembered(self) -> Callable[[], None]:
@@ -96,7 +97,7 @@ class Sparing:
 
     def __init__(
         self,
-        detector: Restorable,
+        detector: Detector,
         fps: float,
         phase: int = 0,
         begin: int = 0,
@@ -249,8 +250,8 @@ def bends(earlier: Look, a: Look, b: Look, when: Callable[[int], float]) -> bool
         sigma = np.maximum(two.sigma, last.sigma)
         off = off_line(one.pixels, two.pixels, last.pixels, times) / sigma
         a1, a2, a3 = (s.pixels[FACE] - s.pixels[FACE].mean(0) for s in (one, two, last))
-        within = (off_line(a1, a2, a3, times) / sigma[FACE])[FEATURES.start - FACE.start :]
-        off[91:] /= BENT_HAND / BENT
+        within = (off_line(a1, a2, a3, times) / sigma[FACE])[FEATURES]
+        off[list(sum(HANDS, ()))] /= BENT_HAND / BENT
         if (off > BENT).any() or (within > BENT_FEATURE).any():
             return True
     return False
